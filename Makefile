@@ -1,0 +1,77 @@
+# Everything that a developer, CI and the README call. `make help` lists it.
+
+GO      ?= go
+# Tests and the daemon that they drive run with the race detector; `make test RACE=`
+# leaves it out.
+RACE    ?= -race
+TOOLS   := $(CURDIR)/bin/tools
+TESTBIN := $(CURDIR)/bin/test
+MODULES := . cmd integration
+
+# Tools, each at one version.
+BUF_VERSION           := v1.75.0
+PROTOC_GEN_GO_VERSION := v1.36.11
+GOLANGCI_VERSION      := v2.15.0
+ORAS_VERSION          := v1.3.6
+REGCTL_VERSION        := v0.11.7
+COSIGN_VERSION        := v3.1.3
+
+.PHONY: help build demo test test-unit test-integration lint proto check-proto fixture cross tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
+
+build: ## bin/containerd and bin/ctr
+	@mkdir -p bin
+	cd cmd && $(GO) build -o ../bin/ ./containerd ./ctr
+
+demo: build ## pull a signed image from an embedded registry and show what came (needs root)
+	@cd integration && $(GO) build -o ../bin/demo ./demo
+	@bin/demo
+
+test: test-unit test-integration ## unit and integration tests (integration needs root)
+
+test-unit: ## tests that need nothing but Go
+	$(GO) test $(RACE) ./...
+	cd cmd && $(GO) test $(RACE) ./...
+
+test-integration: $(TOOLS)/oras $(TOOLS)/regctl ## tests with a real daemon and real registries (needs root)
+	@mkdir -p $(TESTBIN)
+	cd cmd && $(GO) build $(RACE) -o $(TESTBIN)/ ./containerd && $(GO) build -o $(TESTBIN)/ ./ctr
+	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m ./...
+
+lint: $(TOOLS)/golangci-lint ## golangci-lint over all modules, and gofmt
+	@set -e; for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+cross: ## compile the library for every platform that containerd has
+	@set -e; for os in linux windows darwin freebsd; do echo "build for $$os"; GOOS=$$os $(GO) build ./...; done
+
+proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## generate api/ from proto/
+	PATH="$(TOOLS):$$PATH" buf lint
+	PATH="$(TOOLS):$$PATH" buf generate
+
+check-proto: ## fail where api/ is not what proto/ generates
+	@rm -rf bin/api-before && mkdir -p bin && cp -r api bin/api-before
+	@$(MAKE) --no-print-directory proto
+	@diff -r bin/api-before api || { echo "api/ is out of date: run make proto and commit"; exit 1; }
+
+fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## make integration/fixture/testdata anew with the real producers
+	cd integration && PATH="$(TOOLS):$$PATH" $(GO) run ./fixture/generate fixture/testdata
+
+tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint oras regctl) ## install what CI needs
+
+$(TOOLS)/buf:
+	GOBIN=$(TOOLS) $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+$(TOOLS)/protoc-gen-go:
+	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+$(TOOLS)/golangci-lint:
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+$(TOOLS)/oras:
+	GOBIN=$(TOOLS) $(GO) install oras.land/oras/cmd/oras@$(ORAS_VERSION)
+$(TOOLS)/regctl:
+	GOBIN=$(TOOLS) $(GO) install github.com/regclient/regclient/cmd/regctl@$(REGCTL_VERSION)
+$(TOOLS)/cosign:
+	GOBIN=$(TOOLS) $(GO) install github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
+
+clean: ## remove bin/
+	rm -rf bin

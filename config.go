@@ -1,0 +1,189 @@
+package referrers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Config is the plugin's table in containerd's config.toml,
+// [plugins."io.containerd.transfer.v1.referrers"]. docs/configuration.md says
+// what each key does.
+type Config struct {
+	// Timeout is the longest a pull waits for referrers once the image itself
+	// is complete. Default 30s; must be positive.
+	Timeout duration `toml:"timeout"`
+	// MaxReferrers is how many are taken for one subject, counted after the
+	// type filter. Default 100; must be positive.
+	MaxReferrers int `toml:"max_referrers"`
+	// MaxBlobSize is the largest blob that is taken. Default 32MiB; must be
+	// positive.
+	MaxBlobSize size `toml:"max_blob_size"`
+	// MaxTotalSize is how much one pull may take in all. Default 128MiB; must
+	// be positive.
+	MaxTotalSize size `toml:"max_total_size"`
+	// MaxConcurrentDownloads is how many manifests and blobs of referrers one
+	// pull fetches at a time, apart from the image's own. Default 3; must be
+	// positive.
+	MaxConcurrentDownloads int `toml:"max_concurrent_downloads"`
+	// CosignTags says when cosign's own tags are asked for: "auto" (default),
+	// "always" or "never".
+	CosignTags gather.CosignTags `toml:"cosign_tags"`
+	// Export carries referrers in archives. Default true.
+	Export bool `toml:"export"`
+	// Push carries referrers on push. Only false, the default, is supported
+	// so far.
+	Push bool `toml:"push"`
+	// Rules are the policy; the first whose repositories match decides. None
+	// at all stand for one that takes signatures and attestations from
+	// everywhere.
+	Rules []policy.Rule `toml:"rules"`
+	// Local are the settings of the wrapped local transfer plugin, under its
+	// own names; they are decoded onto its own configuration.
+	Local map[string]any `toml:"local"`
+}
+
+// defaults are what `containerd config default` prints. They are a map, since
+// containerd decodes a plugin's struct leniently: a typo in "required" would be
+// a warning, and let unsigned images in. The map takes every key as it is
+// written, and parseConfig is strict.
+func defaults() map[string]any {
+	d := gather.DefaultLimits
+	return map[string]any{
+		"timeout":                  d.Timeout.String(),
+		"max_referrers":            d.MaxReferrers,
+		"max_blob_size":            size(d.MaxBlobSize).String(),
+		"max_total_size":           size(d.MaxTotalSize).String(),
+		"max_concurrent_downloads": d.MaxConcurrentDownloads,
+		"cosign_tags":              string(gather.CosignAuto),
+		"export":                   true,
+		"push":                     false,
+	}
+}
+
+// parseConfig decodes a table strictly. The error is
+// errdefs.ErrInvalidArgument, names the key and says what to write instead.
+func parseConfig(table map[string]any) (*Config, error) {
+	for key, value := range defaults() {
+		if _, ok := table[key]; !ok {
+			table[key] = value
+		}
+	}
+	var c Config
+	if err := decodeStrict(table, &c); err != nil {
+		return nil, err
+	}
+	for _, check := range []struct {
+		key string
+		ok  bool
+		how string
+	}{
+		{"timeout", c.Timeout > 0, `a duration above zero, such as "30s"`},
+		{"max_referrers", c.MaxReferrers > 0, "a number above zero, such as 100"},
+		{"max_blob_size", c.MaxBlobSize > 0, `a size above zero, such as "32MiB"`},
+		{"max_total_size", c.MaxTotalSize > 0, `a size above zero, such as "128MiB"`},
+		{"max_concurrent_downloads", c.MaxConcurrentDownloads > 0, "a number above zero, such as 3"},
+		{"cosign_tags", slices.Contains([]gather.CosignTags{gather.CosignAuto, gather.CosignAlways, gather.CosignNever}, c.CosignTags), `"auto", "always" or "never"`},
+		{"push", !c.Push, "false; this version carries no referrers on push yet"},
+	} {
+		if !check.ok {
+			return nil, fmt.Errorf("key %s = %v: write %s: %w", check.key, quote(table[check.key]), check.how, errdefs.ErrInvalidArgument)
+		}
+	}
+	return &c, nil
+}
+
+func quote(v any) string {
+	if s, ok := v.(string); ok {
+		return strconv.Quote(s)
+	}
+	return fmt.Sprint(v)
+}
+
+func (c *Config) limits() gather.Limits {
+	return gather.Limits{
+		Timeout:                time.Duration(c.Timeout),
+		MaxReferrers:           c.MaxReferrers,
+		MaxBlobSize:            int64(c.MaxBlobSize),
+		MaxTotalSize:           int64(c.MaxTotalSize),
+		MaxConcurrentDownloads: c.MaxConcurrentDownloads,
+	}
+}
+
+// decodeStrict decodes a table onto a struct. A key that the struct does not
+// have is an error, as is one of the wrong type.
+func decodeStrict(table map[string]any, into any) error {
+	b, err := toml.Marshal(table)
+	if err != nil {
+		return err
+	}
+	err = toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(into)
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var keys []string
+		for _, e := range unknown.Errors {
+			keys = append(keys, strings.Join(e.Key(), "."))
+		}
+		return fmt.Errorf("unknown key %s: check its spelling against docs/configuration.md, or remove it: %w", strings.Join(keys, ", "), errdefs.ErrInvalidArgument)
+	}
+	var wrong *toml.DecodeError
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("key %s: %w: %w", strings.Join(wrong.Key(), "."), err, errdefs.ErrInvalidArgument)
+	}
+	return err
+}
+
+// duration is a time.Duration that is written as Go prints it.
+type duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is no duration: write a number and a unit, such as \"30s\" or \"1m30s\"", text)
+	}
+	*d = duration(parsed)
+	return nil
+}
+
+// size is a number of bytes that is written with a binary unit.
+type size int64
+
+var sizePattern = regexp.MustCompile(`^([0-9]{1,15})\s*(B|KiB|MiB|GiB|TiB)$`)
+
+var sizeUnits = map[string]int64{"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *size) UnmarshalText(text []byte) error {
+	m := sizePattern.FindStringSubmatch(string(text))
+	if m == nil {
+		return fmt.Errorf("%q is no size: write a whole number and B, KiB, MiB, GiB or TiB, such as \"32MiB\"", text)
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if unit := sizeUnits[m[2]]; err == nil && n <= (1<<62)/unit {
+		*s = size(n * unit)
+		return nil
+	}
+	return fmt.Errorf("%q is too large a size", text)
+}
+
+// String returns the size in the largest unit that keeps it whole.
+func (s size) String() string {
+	for _, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if u := sizeUnits[unit]; s != 0 && int64(s)%u == 0 {
+			return strconv.FormatInt(int64(s)/u, 10) + unit
+		}
+	}
+	return strconv.FormatInt(int64(s), 10) + "B"
+}

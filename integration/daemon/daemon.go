@@ -1,0 +1,292 @@
+// Package daemon starts a real containerd, with the plugin, in a temporary
+// directory, and ends it without a trace.
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
+)
+
+// The stock plugins that the plugin stands in for.
+const (
+	StockTransfer = "io.containerd.transfer.v1.local"
+	StockService  = "io.containerd.grpc.v1.transfer"
+)
+
+// Config says how to start a daemon. The zero value is a stock containerd.
+type Config struct {
+	// Binary and Ctr are the programs; empty means bin/ of the repository.
+	Binary, Ctr string
+	// Disabled are the plugins to disable.
+	Disabled []string
+	// Plugin is TOML within the plugin's table.
+	Plugin string
+	// Extra is TOML at the end of the configuration.
+	Extra string
+	// MayFail are IDs of plugins that may fail to load.
+	MayFail []string
+}
+
+// Active disables the stock plugins, so that the plugin is active.
+var Active = []string{StockTransfer, StockService}
+
+// Daemon is a running containerd.
+type Daemon struct {
+	Dir     string // temporary; root, state, log and sockets are within
+	Address string
+	Client  *containerd.Client
+
+	config Config
+	cmd    *exec.Cmd
+	log    *os.File
+	exited chan struct{}
+	once   sync.Once
+}
+
+// Root says which rights a daemon lacks here, nil where it can start: it mounts
+// and unpacks layers as root.
+func Root() error {
+	if os.Geteuid() != 0 {
+		return errors.New("containerd needs root to unpack and mount layers; run this as root, for instance with sudo")
+	}
+	return nil
+}
+
+// bin finds a program in bin/ of the repository, above the working directory.
+func bin(name string) (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		path := filepath.Join(dir, "bin", name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("bin/%s is not built; run `make build`", name)
+		}
+	}
+}
+
+// Start starts a daemon and waits until it serves. It fails where a plugin did
+// not load that has no business not to.
+func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
+	if err := Root(); err != nil {
+		return nil, err
+	}
+	for _, p := range []struct {
+		path *string
+		name string
+	}{{&config.Binary, "containerd"}, {&config.Ctr, "ctr"}} {
+		if *p.path == "" {
+			if *p.path, err = bin(p.name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	// Socket paths are short: 107 bytes, whatever TMPDIR says.
+	dir, err := os.MkdirTemp("", "tr-")
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{Dir: dir, Address: filepath.Join(dir, "containerd.sock"), config: config}
+	if err := os.WriteFile(d.configPath(), []byte(d.toml()), 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := d.start(ctx); err != nil {
+		return nil, errors.Join(err, d.Stop())
+	}
+	return d, nil
+}
+
+func (d *Daemon) configPath() string { return filepath.Join(d.Dir, "config.toml") }
+
+func (d *Daemon) toml() string {
+	quoted := make([]string, len(d.config.Disabled))
+	for i, p := range d.config.Disabled {
+		quoted[i] = fmt.Sprintf("%q", p)
+	}
+	return fmt.Sprintf(`version = 4
+root = %q
+state = %q
+disabled_plugins = [%s]
+imports = []
+
+[plugins."io.containerd.server.v1.grpc"]
+  address = %q
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = %q
+[plugins."io.containerd.transfer.v1.referrers"]
+%s
+%s
+`, filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), strings.Join(quoted, ", "),
+		d.Address, d.Address+".ttrpc", d.config.Plugin, d.config.Extra)
+}
+
+func (d *Daemon) start(ctx context.Context) error {
+	log, err := os.OpenFile(filepath.Join(d.Dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	d.log = log
+	d.cmd = exec.Command(d.config.Binary, "--config", d.configPath(), "--log-level", "debug")
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.Dir = d.Dir
+	// A test that is killed takes its daemon with it.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	d.exited = make(chan struct{})
+	go func() {
+		_ = d.cmd.Wait()
+		close(d.exited)
+	}()
+	if err := d.connect(ctx); err != nil {
+		return err
+	}
+	return d.checkPlugins()
+}
+
+func (d *Daemon) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		client, err := containerd.New(d.Address, containerd.WithTimeout(time.Second), containerd.WithDefaultNamespace("default"))
+		if err == nil {
+			if _, err = client.Version(ctx); err == nil {
+				d.Client = client
+				return nil
+			}
+			client.Close()
+		}
+		select {
+		case <-d.exited:
+			return fmt.Errorf("containerd exited: %s", d.lastLog())
+		case <-ctx.Done():
+			return fmt.Errorf("containerd does not serve: %w: %s", err, d.lastLog())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// checkPlugins fails on plugins that failed to load. Those that skip themselves
+// say so at another level.
+func (d *Daemon) checkPlugins() error {
+	for _, line := range d.LogLines("failed to load plugin") {
+		if !slices.ContainsFunc(d.config.MayFail, func(id string) bool { return strings.Contains(line, "id="+id+" ") }) {
+			return fmt.Errorf("a plugin did not load: %s", line)
+		}
+	}
+	return nil
+}
+
+// Log returns the daemon's log so far.
+func (d *Daemon) Log() string {
+	data, err := os.ReadFile(filepath.Join(d.Dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// LogLines returns the lines of the log that have the substring.
+func (d *Daemon) LogLines(substring string) []string {
+	var out []string
+	for line := range strings.Lines(d.Log()) {
+		if strings.Contains(line, substring) {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out
+}
+
+func (d *Daemon) lastLog() string {
+	lines := strings.Split(d.Log(), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// Ctr runs ctr against the daemon and returns its standard output; standard
+// error is part of the error, and of the result of CtrAll.
+func (d *Daemon) Ctr(ctx context.Context, args ...string) (string, error) {
+	stdout, stderr, err := d.CtrAll(ctx, args...)
+	if err != nil {
+		return stdout, fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, stderr)
+	}
+	return stdout, nil
+}
+
+// CtrAll runs ctr and returns both its outputs.
+func (d *Daemon) CtrAll(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	var out, errOut bytes.Buffer
+	cmd := exec.CommandContext(ctx, d.config.Ctr, append([]string{"--address", d.Address}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.Env = append(os.Environ(), "CONTAINERD_NAMESPACE=default")
+	err = cmd.Run()
+	return out.String(), errOut.String(), err
+}
+
+// Stop ends the daemon and removes all that it left.
+func (d *Daemon) Stop() error {
+	var err error
+	d.once.Do(func() {
+		if d.Client != nil {
+			err = d.Client.Close()
+		}
+		if d.cmd != nil && d.cmd.Process != nil {
+			err = errors.Join(err, d.end())
+		}
+		if d.log != nil {
+			d.log.Close()
+		}
+		err = errors.Join(err, unmountBelow(d.Dir), os.RemoveAll(d.Dir))
+	})
+	return err
+}
+
+func (d *Daemon) end() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(10 * time.Second):
+		_ = d.cmd.Process.Kill()
+		<-d.exited
+	}
+	return nil
+}
+
+// unmountBelow unmounts what a daemon that was killed left mounted.
+func unmountBelow(dir string) error {
+	data, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil // not Linux; nothing is mounted
+	}
+	var points []string
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			points = append(points, fields[1])
+		}
+	}
+	slices.Sort(points)
+	slices.Reverse(points) // what lies in another mount first
+	for _, p := range points {
+		err = errors.Join(err, unix.Unmount(p, unix.MNT_DETACH))
+	}
+	return err
+}

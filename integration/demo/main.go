@@ -1,0 +1,85 @@
+// Command demo shows the project at work: it starts a registry with a signed
+// multi-platform image and a containerd with the plugin, both in a temporary
+// place, pulls the image and prints what came with it. `make demo` runs it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	ctx, cancelTimeout := context.WithTimeout(ctx, time.Minute)
+	defer cancelTimeout()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	if err := daemon.Root(); err != nil {
+		return err
+	}
+	reg, err := registry.Start(registry.Olareg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	f, err := fixture.Load()
+	if err != nil {
+		return err
+	}
+	if err := f.Push(ctx, reg, "app", "v1"); err != nil {
+		return err
+	}
+	d, err := daemon.Start(ctx, daemon.Config{
+		Disabled: daemon.Active,
+		Plugin: `
+  [[plugins."io.containerd.transfer.v1.referrers".rules]]
+    repositories   = ["**/app"]
+    artifact_types = ["signatures", "attestations", "sboms"]
+    required       = ["signatures"]
+`,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Stop()) }()
+
+	image := reg.Host + "/app:v1"
+	for _, args := range [][]string{
+		{"images", "pull", "--platform", "linux/amd64", image},
+		{"referrers", "ls", image},
+	} {
+		fmt.Println("$ ctr", strings.Join(args, " "))
+		out, err := d.Ctr(ctx, args...)
+		if err != nil {
+			return err
+		}
+		fmt.Println(lastFrame(out, image))
+		fmt.Println()
+	}
+	return nil
+}
+
+// lastFrame cuts off what ctr draws over on a terminal: it prints its progress
+// again and again, each time from the image's name on.
+func lastFrame(out, image string) string {
+	if i := strings.LastIndex(out, "\n"+image); i >= 0 {
+		out = out[i+1:]
+	}
+	return strings.TrimSpace(out)
+}

@@ -1,0 +1,256 @@
+// Package registry starts real registries for tests and demonstrations, on
+// loopback, each behind a front that counts requests and may ask for tokens,
+// speak TLS, answer late or fail.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/olareg/olareg"
+	"github.com/olareg/olareg/config"
+	"github.com/sirupsen/logrus"
+)
+
+// Kind is a registry program.
+type Kind string
+
+// The registries.
+const (
+	// Olareg has the referrers API, with pages.
+	Olareg Kind = "olareg"
+	// Distribution has none: listings live under fallback tags.
+	Distribution Kind = "distribution"
+	// GoContainerRegistry has the API, and lists wrong artifact types.
+	GoContainerRegistry Kind = "go-containerregistry"
+)
+
+// Kinds are all of them.
+var Kinds = []Kind{Olareg, Distribution, GoContainerRegistry}
+
+// Request is one request that reached the front.
+type Request struct {
+	Method string
+	Path   string // with the query
+	Code   int
+	Header http.Header
+}
+
+func (r Request) String() string { return fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Code) }
+
+// Registry is a running registry.
+type Registry struct {
+	// Host is where clients find it, "127.0.0.1:<port>".
+	Host string
+	// Backend is the address of the same registry without its front, for
+	// filling it: "http://127.0.0.1:<port>".
+	Backend string
+
+	front, back *httptest.Server
+	closers     []func() error
+	o           options
+
+	mu       sync.Mutex
+	requests []Request
+	fault    Fault
+	tokens   map[string]bool
+}
+
+// Fault answers a request in the registry's place and returns true, or leaves it
+// to the registry.
+type Fault func(w http.ResponseWriter, r *http.Request) bool
+
+type options struct {
+	tls            bool
+	user, password string
+	token          bool
+	basic          bool
+	delay          time.Duration
+	pageSize       int64
+}
+
+// Option configures Start.
+type Option func(*options)
+
+// WithTLS makes the front speak HTTPS, with the certificate of httptest.
+func WithTLS() Option { return func(o *options) { o.tls = true } }
+
+// WithToken makes the front ask for bearer tokens, which it gives out itself; to
+// anyone where user is empty.
+func WithToken(user, password string) Option {
+	return func(o *options) { o.token, o.user, o.password = true, user, password }
+}
+
+// WithBasic makes the front ask for a user and password.
+func WithBasic(user, password string) Option {
+	return func(o *options) { o.basic, o.user, o.password = true, user, password }
+}
+
+// WithDelay makes every answer of the front late.
+func WithDelay(d time.Duration) Option { return func(o *options) { o.delay = d } }
+
+// WithPageSize bounds one page of olareg's listings, in bytes.
+func WithPageSize(bytes int64) Option { return func(o *options) { o.pageSize = bytes } }
+
+// Start starts a registry that keeps its content in memory.
+func Start(kind Kind, opts ...Option) (*Registry, error) {
+	r := &Registry{tokens: map[string]bool{}}
+	for _, opt := range opts {
+		opt(&r.o)
+	}
+	var handler http.Handler
+	switch kind {
+	case Olareg:
+		s := olareg.New(config.Config{
+			Storage: config.ConfigStorage{StoreType: config.StoreMem},
+			API:     config.ConfigAPI{Referrer: config.ConfigAPIReferrer{Limit: r.o.pageSize}},
+			Log:     slog.New(slog.DiscardHandler),
+		})
+		r.closers = append(r.closers, s.Close)
+		handler = s
+	case Distribution:
+		logrus.SetOutput(io.Discard)
+		c := &configuration.Configuration{Storage: configuration.Storage{
+			"inmemory":    configuration.Parameters{},
+			"maintenance": configuration.Parameters{"uploadpurging": map[any]any{"enabled": false}},
+		}}
+		c.Log.Level = "panic"
+		c.Log.AccessLog.Disabled = true
+		app := handlers.NewApp(context.Background(), c)
+		r.closers = append(r.closers, app.Shutdown)
+		handler = app
+	case GoContainerRegistry:
+		handler = ggcr.New(ggcr.WithReferrersSupport(true), ggcr.Logger(log.New(io.Discard, "", 0)))
+	default:
+		return nil, fmt.Errorf("unknown kind of registry %q", kind)
+	}
+	r.back = httptest.NewServer(handler)
+	r.Backend = r.back.URL
+	r.front = httptest.NewUnstartedServer(r.counted(r.faulty(r.authorized(handler))))
+	r.front.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that try TLS first
+	if r.o.tls {
+		r.front.TLS = &tls.Config{}
+		r.front.StartTLS()
+	} else {
+		r.front.Start()
+	}
+	r.Host = r.front.Listener.Addr().(*net.TCPAddr).String()
+	return r, nil
+}
+
+// Close ends the registry.
+func (r *Registry) Close() error {
+	r.front.CloseClientConnections()
+	r.front.Close()
+	r.back.Close()
+	var first error
+	for _, c := range r.closers {
+		if err := c(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// URL returns the front's address with its scheme.
+func (r *Registry) URL() string { return r.front.URL }
+
+// Certificate returns the front's certificate, PEM-encoded by the caller.
+func (r *Registry) Certificate() []byte { return r.front.Certificate().Raw }
+
+// Fail sets the fault; nil ends it.
+func (r *Registry) Fail(fault Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fault = fault
+}
+
+// Requests returns what reached the front since the last Reset.
+func (r *Registry) Requests() []Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.requests)
+}
+
+// Count returns how many requests have the substring in "METHOD path".
+func (r *Registry) Count(substring string) int {
+	n := 0
+	for _, q := range r.Requests() {
+		if strings.Contains(q.Method+" "+q.Path, substring) {
+			n++
+		}
+	}
+	return n
+}
+
+// Reset forgets the requests.
+func (r *Registry) Reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = nil
+}
+
+func (r *Registry) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if r.o.delay > 0 {
+			time.Sleep(r.o.delay)
+		}
+		c := &codeWriter{ResponseWriter: w, code: http.StatusOK}
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.requests = append(r.requests, Request{Method: q.Method, Path: q.URL.RequestURI(), Code: c.code, Header: q.Header.Clone()})
+		}()
+		next.ServeHTTP(c, q)
+	})
+}
+
+type codeWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *codeWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap serves http.ResponseController.
+func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (r *Registry) faulty(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.mu.Lock()
+		fault := r.fault
+		r.mu.Unlock()
+		if fault == nil || !fault(w, q) {
+			next.ServeHTTP(w, q)
+		}
+	})
+}
+
+// ReferrersFail is a fault: the referrers endpoint answers with the code.
+func ReferrersFail(code int) Fault {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			return false
+		}
+		w.WriteHeader(code)
+		return true
+	}
+}

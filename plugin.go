@@ -1,0 +1,188 @@
+// Package referrers is a containerd plugin that brings the referrers of an image
+// - signatures, attestations, SBOMs - to the node with the image.
+//
+// Import it for its side effect, next to containerd's own plugins, and disable
+// the two stock plugins that it stands in for:
+//
+//	disabled_plugins = ["io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer"]
+//
+// Until then it changes nothing. It registers io.containerd.transfer.v1.referrers,
+// which wraps the disabled local transfer plugin, and
+// io.containerd.grpc.v1.transfer-referrers, which serves its gRPC API.
+//
+// The code, in the order in which a pull passes through it:
+//
+//	transfer/service    the gRPC service: messages in, sources out
+//	transfer            the wrapper around containerd's local transfer service
+//	transfer/source     the image source: registry hosts, credentials, wire form
+//	transfer/policy     what to take: rules, sets, decisions with their reasons
+//	transfer/gather     one pull's work: subjects in, content store out
+//	transfer/discovery  what refers to one subject, and how well that is known
+//	transfer/remote     bounded requests to a repository's registry hosts
+//	transfer/artifact   reading manifests that strangers wrote
+//	transfer/labels     the labels that tie referrers to their subjects
+//	transfer/stored     reading an image's referrers back from the store
+//	transfer/archive    exporting images with their referrers
+package referrers
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/streaming"
+	ctransfer "github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/log"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	// The stock plugins must be registered, and so initialized, before these:
+	// whether they are there tells whether they are enabled.
+	_ "github.com/containerd/containerd/v2/plugins/services/transfer"
+	_ "github.com/containerd/containerd/v2/plugins/transfer"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/service"
+)
+
+const (
+	transferID = "referrers"
+	serviceID  = "transfer-referrers"
+
+	stockTransferID = "local"
+	stockServiceID  = "transfer"
+
+	stockTransfer = "io.containerd.transfer.v1.local"
+	stockService  = "io.containerd.grpc.v1.transfer"
+)
+
+func init() {
+	table := defaults()
+	registry.Register(&plugin.Registration{
+		Type: plugins.TransferPlugin,
+		ID:   transferID,
+		Requires: []plugin.Type{ // those of the plugin that it wraps
+			plugins.LeasePlugin,
+			plugins.MetadataPlugin,
+			plugins.DiffPlugin,
+			plugins.ImageVerifierPlugin,
+			plugins.SnapshotPlugin,
+		},
+		Config: &table,
+		InitFn: initTransfer,
+	})
+	registry.Register(&plugin.Registration{
+		Type: plugins.GRPCPlugin,
+		ID:   serviceID,
+		Requires: []plugin.Type{
+			plugins.TransferPlugin,
+			plugins.StreamingPlugin,
+		},
+		InitFn: initService,
+	})
+}
+
+// enabled says whether the operator left a stock plugin enabled.
+func enabled(ic *plugin.InitContext, t plugin.Type, id string) bool {
+	return ic.Plugins().Get(t, id) != nil
+}
+
+func initTransfer(ic *plugin.InitContext) (any, error) {
+	if enabled(ic, plugins.TransferPlugin, stockTransferID) {
+		return nil, fmt.Errorf("referrers are not active: to have pulls bring them, add %q and %q to disabled_plugins: %w", stockTransfer, stockService, plugin.ErrSkipPlugin)
+	}
+	config, err := parseConfig(*ic.Config.(*map[string]any))
+	if err != nil {
+		return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers: %w", err)
+	}
+	rules, err := policy.New(config.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers: %w", err)
+	}
+	local, err := initLocal(ic, config.Local)
+	if err != nil {
+		return nil, err
+	}
+	m, err := ic.GetSingle(plugins.MetadataPlugin)
+	if err != nil {
+		return nil, err
+	}
+	l, err := ic.GetSingle(plugins.LeasePlugin)
+	if err != nil {
+		return nil, err
+	}
+	return transfer.New(transfer.Config{
+		Local:  local,
+		Store:  m.(*metadata.DB).ContentStore(),
+		Leases: l.(leases.Manager),
+		Policy: rules,
+		Limits: config.limits(),
+		Cosign: config.CosignTags,
+		// The stock service is initialized after this plugin, so that it is
+		// looked for when the first pull comes.
+		Complete: func() bool { return !enabled(ic, plugins.GRPCPlugin, stockServiceID) },
+		Export:   config.Export,
+	}), nil
+}
+
+// initLocal initializes the disabled local plugin from its own registration, so
+// that its settings, defaults and unpack configuration stay containerd's own.
+func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Transferrer, error) {
+	for _, r := range registry.Graph(func(*plugin.Registration) bool { return false }) {
+		if r.Type != plugins.TransferPlugin || r.ID != stockTransferID {
+			continue
+		}
+		config := reflect.New(reflect.TypeOf(r.Config).Elem())
+		config.Elem().Set(reflect.ValueOf(r.Config).Elem())
+		if err := decodeStrict(settings, config.Interface()); err != nil {
+			return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers, table local: %w", err)
+		}
+		lic := *ic
+		lic.Config = config.Interface()
+		instance, err := r.InitFn(&lic)
+		if err != nil {
+			return nil, fmt.Errorf("initialize %s: %w", stockTransfer, err)
+		}
+		return instance.(ctransfer.Transferrer), nil
+	}
+	return nil, fmt.Errorf("%s is not registered: %w", stockTransfer, plugin.ErrPluginNotFound)
+}
+
+func initService(ic *plugin.InitContext) (any, error) {
+	active := ic.Plugins().Get(plugins.TransferPlugin, transferID)
+	var failed error
+	if active != nil {
+		_, failed = active.Instance()
+	}
+	inert := active == nil || plugin.IsSkipPlugin(failed)
+	switch stock := enabled(ic, plugins.GRPCPlugin, stockServiceID); {
+	case stock && inert:
+		return nil, fmt.Errorf("referrers are not active: %w", plugin.ErrSkipPlugin)
+	case stock:
+		log.G(ic.Context).Warnf("referrers are active, but the stock transfer service loses hosts directory and scheme of a pull, so that nothing can be known absent: add %q to disabled_plugins", stockService)
+		return nil, fmt.Errorf("the stock service is enabled: %w", plugin.ErrSkipPlugin)
+	case inert:
+		log.G(ic.Context).Warnf("referrers are not active: add %q to disabled_plugins; until then this service serves the stock transfer plugin", stockTransfer)
+	default:
+		log.G(ic.Context).Info("referrers are active: pulls through the transfer service bring them")
+	}
+	if failed != nil && !inert {
+		return nil, fmt.Errorf("no transfer plugin to serve: %w", failed)
+	}
+	t, err := ic.GetSingle(plugins.TransferPlugin)
+	if errors.Is(err, plugin.ErrPluginMultipleInstances) {
+		return nil, fmt.Errorf("several transfer plugins are enabled; disable all but one: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := ic.GetByID(plugins.StreamingPlugin, "manager")
+	if err != nil {
+		return nil, err
+	}
+	return service.New(t.(ctransfer.Transferrer), s.(streaming.StreamManager)), nil
+}

@@ -1,0 +1,79 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// CosignKind is what cosign v1 and v2 store beside an image under a tag of its
+// own: no subject field, no listing.
+type CosignKind struct {
+	Suffix       string // of the tag sha256-<hex>
+	ArtifactType string // that it is taken for
+}
+
+// CosignKinds are all that there are.
+var CosignKinds = []CosignKind{
+	{".sig", policy.TypeCosignSignature},
+	{".att", policy.TypeCosignAttestation},
+	{".sbom", policy.TypeCosignSBOM},
+}
+
+// CosignArtifact is what was found under such a tag. It is read whole, since a
+// tag can only be asked for what it points at now.
+type CosignArtifact struct {
+	ocispec.Descriptor
+	Manifest []byte
+}
+
+// CosignTag looks for the subject's artifact of the kind at the hosts that may
+// resolve tags. The artifact is nil unless the answer's status is Present.
+// cosign only ever wrote tags for sha256.
+func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind CosignKind) (*CosignArtifact, []Answer) {
+	tag := strings.Replace(subject.String(), ":", "-", 1) + kind.Suffix
+	request := "tag " + tag
+	var answers []Answer
+	add := func(h *remote.Host, code int, status Status, detail string) {
+		answers = append(answers, Answer{Host: h.Host, Request: request, Code: code, Status: status, Detail: detail})
+	}
+	for _, h := range r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve) {
+		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), strings.Join([]string{
+			ocispec.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest,
+		}, ", "))
+		switch {
+		case errors.Is(err, remote.ErrTooLarge):
+			add(h, a.Code, Truncated, err.Error())
+		case err != nil:
+			add(h, 0, Unknown, err.Error())
+		case a.Code == http.StatusNotFound:
+			add(h, a.Code, Absent, "")
+		case a.Code != http.StatusOK:
+			add(h, a.Code, Unknown, http.StatusText(a.Code))
+		case !images.IsManifestType(a.MediaType()):
+			add(h, a.Code, Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
+		default:
+			add(h, a.Code, Present, "")
+			return &CosignArtifact{
+				Descriptor: ocispec.Descriptor{
+					MediaType:    a.MediaType(),
+					ArtifactType: kind.ArtifactType,
+					Digest:       digest.SHA256.FromBytes(a.Body),
+					Size:         int64(len(a.Body)),
+				},
+				Manifest: a.Body,
+			}, answers
+		}
+	}
+	return nil, answers
+}

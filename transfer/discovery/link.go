@@ -1,0 +1,93 @@
+package discovery
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// nextPage returns the address of the page after the one at base, nil where that
+// was the last (RFC 8288; OCI distribution-spec, "Listing Referrers"). A link to
+// another host or scheme is refused: it would be followed with this host's
+// credentials.
+func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
+	target := ""
+	for _, value := range header.Values("Link") {
+		if t, ok := nextLink(value); ok {
+			target = t
+			break
+		}
+	}
+	if target == "" {
+		return nil, nil
+	}
+	ref, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("link to the next page cannot be read: %w", errdefs.ErrInvalidArgument)
+	}
+	u := base.ResolveReference(ref)
+	u.Fragment = ""
+	if u.Scheme != base.Scheme || !strings.EqualFold(u.Host, base.Host) || u.User != nil {
+		return nil, fmt.Errorf("link to the next page leads to %s://%s, away from %s://%s: %w", u.Scheme, u.Host, base.Scheme, base.Host, errdefs.ErrPermissionDenied)
+	}
+	return u, nil
+}
+
+// nextLink returns the target of the first link in the header value whose
+// relation types include "next". Targets stand in angle brackets; commas and
+// semicolons within them, or within quoted parameters, separate nothing.
+func nextLink(value string) (string, bool) {
+	for value != "" {
+		open := strings.IndexByte(value, '<')
+		if open < 0 {
+			return "", false
+		}
+		end := strings.IndexByte(value[open:], '>')
+		if end < 0 {
+			return "", false
+		}
+		target := value[open+1 : open+end]
+		params, rest := cutUnquoted(value[open+end+1:], ',')
+		if hasNext(params) {
+			return target, target != ""
+		}
+		value = rest
+	}
+	return "", false
+}
+
+func hasNext(params string) bool {
+	for params != "" {
+		var param string
+		param, params = cutUnquoted(params, ';')
+		key, val, _ := strings.Cut(param, "=")
+		if !strings.EqualFold(strings.TrimSpace(key), "rel") {
+			continue
+		}
+		for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(val), `"`)) {
+			if strings.EqualFold(rel, "next") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cutUnquoted cuts s at the first sep that stands outside quotes.
+func cutUnquoted(s string, sep byte) (before, after string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == sep && !quoted:
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
+}

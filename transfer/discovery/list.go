@@ -1,0 +1,245 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+const (
+	// MaxPages is how many pages of one listing are read.
+	MaxPages = 16
+	// MaxEntries is how many entries of one listing are read.
+	MaxEntries = artifact.MaxDescriptors
+)
+
+// Registry is a repository that can be asked what refers to a subject.
+type Registry struct {
+	*remote.Repository
+}
+
+// List asks the hosts of the repository what refers to the subject. Hosts that
+// may pull are asked in their order, so that a mirror comes before the registry
+// that it stands in for; those that declare the capability "referrers" come
+// first. The first host that lists anything ends the search. A host that knows
+// of nothing does not hide those behind it.
+//
+// The error is nil for every answer of a registry: what failed is in the status
+// and the answers. It is errdefs.ErrInvalidArgument for a subject that no URL
+// can be built from.
+func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, error) {
+	out := Listing{Subject: subject}
+	if err := subject.Validate(); err != nil {
+		return out, fmt.Errorf("subject %q: %w: %w", subject, err, errdefs.ErrInvalidArgument)
+	}
+	hosts := inOrder(r.Hosts(docker.HostCapabilityPull))
+	if len(hosts) == 0 {
+		out.Status = Unknown
+		out.Answers = []Answer{{Host: r.Name(), Request: "referrers", Status: Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
+		return out, nil
+	}
+	for _, h := range hosts {
+		l := &lister{repo: r.Repository, host: h, subject: subject, listing: &out}
+		status := l.list(ctx)
+		if status == Present || status == Truncated {
+			out.Status = status
+			break
+		}
+		out.Status = out.Status.Worse(status)
+	}
+	if out.Status == "" { // no host could be asked
+		out.Status = Unknown
+	}
+	return out, nil
+}
+
+func inOrder(hosts []*remote.Host) []*remote.Host {
+	slices.SortStableFunc(hosts, func(a, b *remote.Host) int {
+		return declares(b) - declares(a)
+	})
+	return hosts
+}
+
+// declares is 1 for a host whose configuration names the capability. Few do: it
+// is younger than most hosts.toml files.
+func declares(h *remote.Host) int {
+	if h.Capabilities.Has(docker.HostCapabilityReferrers) {
+		return 1
+	}
+	return 0
+}
+
+// lister lists the referrers of a subject at one host.
+type lister struct {
+	repo    *remote.Repository
+	host    *remote.Host
+	subject digest.Digest
+	listing *Listing // shared by the hosts: what one found, the next need not
+}
+
+func (l *lister) answer(request string, code int, status Status, detail string) Status {
+	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Request: request, Code: code, Status: status, Detail: detail})
+	return status
+}
+
+func (l *lister) list(ctx context.Context) Status {
+	next := l.repo.URL(l.host, "referrers", l.subject.String())
+	visited := map[string]bool{}
+	listed := 0
+	for page := 1; ; page++ {
+		request := "referrers"
+		if page > 1 {
+			request = fmt.Sprintf("referrers, page %d", page)
+		}
+		visited[next.String()] = true
+		a, index, status := l.page(ctx, request, next)
+		if index == nil {
+			switch {
+			case a == nil:
+				return status
+			case page > 1:
+				return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+			}
+			l.answer(request, a.Code, "", "no such endpoint")
+			return l.fallback(ctx)
+		}
+		listed += len(index.Manifests.List)
+		if !l.take(index.Manifests) {
+			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
+		}
+		link, err := nextPage(a.Header, next)
+		switch {
+		case err != nil:
+			return l.answer(request, a.Code, Unknown, err.Error())
+		case link == nil && listed == 0:
+			return l.answer(request, a.Code, Absent, "")
+		case link == nil:
+			return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", listed))
+		case visited[link.String()]:
+			return l.answer(request, a.Code, Truncated, "its pages lead in a circle")
+		case page == MaxPages:
+			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d pages", MaxPages))
+		}
+		next = l.keepNamespace(link)
+	}
+}
+
+// keepNamespace tells a mirror again for which registry it stands: many leave
+// the parameter out of their links.
+func (l *lister) keepNamespace(link *url.URL) *url.URL {
+	ns := l.repo.URL(l.host).Query().Get("ns")
+	q := link.Query()
+	if ns == "" || q.Has("ns") {
+		return link
+	}
+	q.Set("ns", ns)
+	link.RawQuery = q.Encode()
+	return link
+}
+
+// lacksEndpoint says which codes mean that a host has no referrers endpoint. The
+// specification names 404; the others are seen where a router does not know the
+// path.
+func lacksEndpoint(code int) bool {
+	switch code {
+	case http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed,
+		http.StatusNotAcceptable, http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+// fallback reads the listing that registries without the endpoint keep under a
+// tag (OCI distribution-spec, "Referrers Tag Schema").
+func (l *lister) fallback(ctx context.Context) Status {
+	tag := remote.FallbackTag(l.subject)
+	request := "tag " + tag
+	if !l.host.Capabilities.Has(docker.HostCapabilityResolve) {
+		return l.answer(request, 0, "", `not asked: the host may not resolve tags (capability "resolve" in hosts.toml)`)
+	}
+	a, index, status := l.page(ctx, request, l.repo.URL(l.host, "manifests", tag))
+	switch {
+	case index == nil && a != nil && a.Code == http.StatusNotFound:
+		return l.answer(request, a.Code, Absent, "")
+	case index == nil && a != nil:
+		return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+	case index == nil:
+		return status
+	case !l.take(index.Manifests):
+		return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
+	case len(index.Manifests.List) == 0:
+		return l.answer(request, a.Code, Absent, "")
+	default:
+		return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", len(index.Manifests.List)))
+	}
+}
+
+// page reads one page. Where it is none, index is nil: either the answer is not,
+// and its code may mean that the host lacks the endpoint or the tag, which is for
+// the caller to judge; or it is nil too, and the status has been told.
+func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.Answer, *artifact.Index, Status) {
+	a, err := l.repo.Get(ctx, l.host, u, ocispec.MediaTypeImageIndex)
+	switch {
+	case errors.Is(err, remote.ErrTooLarge):
+		return nil, nil, l.answer(request, a.Code, Truncated, err.Error())
+	case err != nil:
+		return nil, nil, l.answer(request, 0, Unknown, err.Error())
+	case lacksEndpoint(a.Code):
+		return a, nil, Unknown
+	case a.Code != http.StatusOK:
+		return nil, nil, l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+	case a.MediaType() != ocispec.MediaTypeImageIndex:
+		return nil, nil, l.answer(request, a.Code, Unknown, fmt.Sprintf("content type %q is no listing", a.MediaType()))
+	}
+	index, err := artifact.ParseIndex(a.Body)
+	if err != nil {
+		return nil, nil, l.answer(request, a.Code, Unknown, err.Error())
+	}
+	return a, index, Present
+}
+
+// take adds the entries to the listing, each digest once. It is false where
+// there are more than the limit.
+func (l *lister) take(entries artifact.Descriptors) bool {
+	known := map[digest.Digest]bool{}
+	for _, d := range l.listing.Referrers {
+		known[d.Digest] = true
+	}
+	for _, d := range entries.List {
+		if known[d.Digest] {
+			continue
+		}
+		if len(known)+len(l.listing.Rejected) >= MaxEntries {
+			return false
+		}
+		err := remote.Check(d, remote.MaxManifestSize)
+		switch {
+		case err != nil:
+			l.reject(d, err.Error())
+		case !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType):
+			l.reject(d, fmt.Sprintf("media type %q is neither a manifest's nor an index's", d.MediaType))
+		case d.Digest == l.subject:
+			l.reject(d, "it is the subject itself")
+		default:
+			known[d.Digest] = true
+			l.listing.Referrers = append(l.listing.Referrers, d)
+		}
+	}
+	return !entries.More
+}
+
+func (l *lister) reject(d ocispec.Descriptor, reason string) {
+	l.listing.Rejected = append(l.listing.Rejected, Rejection{Digest: d.Digest, Reason: reason})
+}

@@ -1,0 +1,99 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// fetcherRegistry asks through containerd's own fetcher, where a source is used
+// as it comes (only the stock local plugin is disabled, so that the stock gRPC
+// service made the source). It reads one page, and cannot tell absent from
+// failed, so that nothing listed is unknown.
+type fetcherRegistry struct {
+	transfer.Fetcher
+}
+
+var _ gather.Registry = fetcherRegistry{}
+
+const reducedHint = `add "io.containerd.grpc.v1.transfer" to disabled_plugins for a full answer`
+
+func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (discovery.Listing, error) {
+	out := discovery.Listing{Subject: subject, Status: discovery.Unknown}
+	answer := discovery.Answer{Host: "containerd's fetcher", Request: "referrers", Status: discovery.Unknown}
+	if err := subject.Validate(); err != nil {
+		return out, err
+	}
+	rf, ok := f.Fetcher.(remotes.ReferrersFetcher)
+	if !ok {
+		answer.Detail = "it cannot list referrers; " + reducedHint
+		out.Answers = append(out.Answers, answer)
+		return out, nil
+	}
+	listed, err := rf.FetchReferrers(ctx, subject)
+	switch {
+	case err != nil:
+		answer.Detail = err.Error()
+	case len(listed) == 0:
+		answer.Detail = "it lists nothing, which it also does on errors; " + reducedHint
+	default:
+		answer.Status, out.Status = discovery.Present, discovery.Present
+	}
+	out.Answers = append(out.Answers, answer)
+	known := map[digest.Digest]bool{}
+	for _, desc := range listed {
+		switch err := remote.Check(desc, remote.MaxManifestSize); {
+		case err != nil:
+			out.Rejected = append(out.Rejected, discovery.Rejection{Digest: desc.Digest, Reason: err.Error()})
+		case known[desc.Digest] || !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType):
+		case len(known) == discovery.MaxEntries:
+			out.Status = discovery.Truncated
+		default:
+			known[desc.Digest] = true
+			out.Referrers = append(out.Referrers, desc)
+		}
+	}
+	return out, nil
+}
+
+// CosignTag finds nothing: the fetcher has no tags.
+func (f fetcherRegistry) CosignTag(context.Context, digest.Digest, discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
+	return nil, nil
+}
+
+func (f fetcherRegistry) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+		return nil, err
+	}
+	var data []byte
+	err := f.Blob(ctx, desc, func(r io.Reader) (err error) {
+		data, err = io.ReadAll(io.LimitReader(r, desc.Size+1))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return data, remote.Verify(data, desc)
+}
+
+func (f fetcherRegistry) Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error {
+	rc, err := f.Fetch(ctx, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	if err := use(rc); err != nil {
+		return fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	return nil
+}

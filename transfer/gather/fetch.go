@@ -1,0 +1,315 @@
+package gather
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// maxNesting is how deep the indexes within a referrer may lie.
+const maxNesting = 2
+
+// blob is content of a referrer; several referrers of a pull may share it.
+type blob struct {
+	once sync.Once
+	err  error
+}
+
+// children brings in what the manifest names.
+func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesting int) error {
+	if len(m.Manifests) > 0 && nesting == maxNesting {
+		return fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, maxNesting, errdefs.ErrResourceExhausted)
+	}
+	var eg errgroup.Group
+	for _, desc := range m.Blobs {
+		eg.Go(func() error { return g.blob(parent, plain(desc)) })
+	}
+	for _, desc := range m.Manifests {
+		desc := plain(desc)
+		if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+			eg.Go(func() error { return g.blob(parent, desc) })
+			continue
+		}
+		eg.Go(func() error {
+			child, err := g.manifest(candidate{Descriptor: desc})
+			if err != nil {
+				return err
+			}
+			return g.children(desc, child, nesting+1)
+		})
+	}
+	return eg.Wait()
+}
+
+// plain keeps of a descriptor what identifies content. Annotations come from the
+// network, and would reach ingest refs and labels.
+func plain(desc ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+}
+
+// manifest brings a manifest or index into the store and parses it. It is
+// labelled to keep its children before they are there: the collector passes over
+// what is not.
+func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
+	desc := plain(c.Descriptor)
+	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+		return nil, err
+	}
+	var m *artifact.Manifest
+	parse := func(data []byte) (map[string]string, error) {
+		var err error
+		if m, err = artifact.Parse(data, desc.MediaType, MaxChildren); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+		}
+		keep := labels.Children(childDigests(m)...)
+		if c.legacy != "" {
+			keep[labels.ArtifactType] = c.legacy
+		}
+		return keep, nil
+	}
+	cw, err := g.open(desc)
+	if errdefs.IsAlreadyExists(err) {
+		data, err := content.ReadBlob(g.ctx, g.Store, desc)
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(data)) != desc.Size {
+			return nil, fmt.Errorf("manifest %s: stored with %d bytes, listed with %d: %w", desc.Digest, len(data), desc.Size, errdefs.ErrInvalidArgument)
+		}
+		keep, err := parse(data)
+		if err != nil {
+			return nil, err
+		}
+		return m, g.relabel(desc.Digest, keep)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = g.write(cw, desc, func(w *writer) (map[string]string, error) {
+		data := c.manifest
+		if data == nil {
+			var err error
+			if data, err = g.fetchManifest(desc); err != nil {
+				return nil, err
+			}
+		}
+		keep, err := parse(data)
+		if err != nil {
+			return nil, err
+		}
+		return keep, w.restart(data)
+	})
+	return m, err
+}
+
+func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		return nil, err
+	}
+	defer g.downloads.Release(1)
+	return g.Registry.Manifest(g.ctx, desc)
+}
+
+func childDigests(m *artifact.Manifest) []digest.Digest {
+	var out []digest.Digest
+	for _, list := range [][]ocispec.Descriptor{m.Blobs, m.Manifests} {
+		for _, d := range list {
+			if d.Digest.Validate() == nil {
+				out = append(out, d.Digest)
+			}
+		}
+	}
+	return out
+}
+
+// blob brings one blob in, once a pull.
+func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
+	if err := remote.Check(desc, g.Limits.MaxBlobSize); err != nil {
+		return fmt.Errorf("%w (key max_blob_size)", err)
+	}
+	g.mu.Lock()
+	b := g.blobs[desc.Digest]
+	if b == nil {
+		if g.total += desc.Size; g.total > g.Limits.MaxTotalSize {
+			g.total -= desc.Size
+			g.mu.Unlock()
+			return fmt.Errorf("blob %s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted)
+		}
+		b = &blob{}
+		g.blobs[desc.Digest] = b
+	}
+	g.mu.Unlock()
+	b.once.Do(func() { b.err = g.fetchBlob(parent, desc) })
+	return b.err
+}
+
+func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
+	cw, err := g.open(desc)
+	if errdefs.IsAlreadyExists(err) {
+		g.report(event{"already exists", desc, parent, desc.Size})
+		return g.relabel(desc.Digest, nil)
+	}
+	if err != nil {
+		return err
+	}
+	g.report(event{"waiting", desc, parent, 0})
+	err = g.write(cw, desc, func(w *writer) (map[string]string, error) {
+		if desc.Digest == ocispec.DescriptorEmptyJSON.Digest {
+			return nil, w.restart(ocispec.DescriptorEmptyJSON.Data)
+		}
+		if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+			return nil, err
+		}
+		defer g.downloads.Release(1)
+		return nil, g.Registry.Blob(g.ctx, desc, func(r io.Reader) error {
+			if err := w.stream(&progressReader{Reader: r, g: g, desc: desc, parent: parent}, desc.Size); err != nil {
+				return err
+			}
+			if actual := w.Digest(); actual != desc.Digest {
+				return fmt.Errorf("content has digest %s: %w", actual, errdefs.ErrFailedPrecondition)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		// "complete" closes the request for CRI, which would otherwise wait
+		// for it and cancel the pull; ctr shows the event that comes last.
+		g.report(event{"complete", desc, parent, 0}, event{"failed", desc, parent, 0})
+		return err
+	}
+	g.report(event{"complete", desc, parent, desc.Size})
+	return nil
+}
+
+// open locks the content's ingest: of several pulls that want it, one fetches.
+// errdefs.ErrAlreadyExists says that it is there, and under this pull's lease.
+func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
+	ref := remotes.MakeRefKey(g.ctx, desc)
+	cw, err := content.OpenWriter(g.ctx, g.Store, content.WithRef(ref), content.WithDescriptor(desc))
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return nil, fmt.Errorf("open ingest %s: %w", ref, err)
+	}
+	return cw, err
+}
+
+// write fills and commits an ingest with the labels that fill returns. Where
+// that fails the ingest is removed: one that holds wrong bytes would fail every
+// later commit.
+func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*writer) (map[string]string, error)) (err error) {
+	ref := remotes.MakeRefKey(g.ctx, desc)
+	defer func() {
+		err = errors.Join(err, ignore(cw.Close(), err == nil))
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), 10*time.Second)
+			defer cancel()
+			if abort := g.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
+				err = fmt.Errorf("%w (and its ingest %s stays: %w)", err, ref, abort)
+			}
+		}
+	}()
+	st, err := cw.Status()
+	if err != nil {
+		return err
+	}
+	keep := map[string]string{}
+	if st.Offset != desc.Size || images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
+		filled, err := fill(&writer{cw})
+		if err != nil {
+			return err
+		}
+		for k, v := range filled {
+			keep[k] = v
+		}
+	} // else the whole content is there, in another namespace
+	g.source.add(keep, nil)
+	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(keep))
+	if errdefs.IsAlreadyExists(err) {
+		return g.relabel(desc.Digest, keep)
+	}
+	if err != nil {
+		return fmt.Errorf("commit %s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+func ignore(err error, report bool) error {
+	if report {
+		return err
+	}
+	return nil
+}
+
+// relabel adds labels to content that is there already.
+func (g *Gather) relabel(dgst digest.Digest, keep map[string]string) error {
+	info, err := g.Store.Info(g.ctx, dgst)
+	if err != nil {
+		return err
+	}
+	add := map[string]string{}
+	for k, v := range keep {
+		add[k] = v
+	}
+	g.source.add(add, info.Labels)
+	return update(g.ctx, g.Store, info, add)
+}
+
+// update sets labels that differ from those that the content has.
+func update(ctx context.Context, store content.Manager, info content.Info, add map[string]string) error {
+	var fields []string
+	for k, v := range add {
+		if info.Labels[k] != v {
+			fields = append(fields, "labels."+k)
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	if _, err := store.Update(ctx, content.Info{Digest: info.Digest, Labels: add}, fields...); err != nil {
+		return fmt.Errorf("label %s: %w", info.Digest, err)
+	}
+	return nil
+}
+
+// writer fills an ingest from its start, whatever an earlier pull left in it.
+type writer struct{ content.Writer }
+
+func (w *writer) restart(data []byte) error {
+	return w.stream(strings.NewReader(string(data)), int64(len(data)))
+}
+
+// stream copies size bytes; one more is an error, as is one less.
+func (w *writer) stream(r io.Reader, size int64) error {
+	if st, err := w.Status(); err != nil {
+		return err
+	} else if st.Offset > 0 {
+		if err := w.Truncate(0); err != nil {
+			return err
+		}
+	}
+	n, err := io.Copy(w.Writer, io.LimitReader(r, size+1))
+	switch {
+	case err != nil:
+		return err
+	case n > size:
+		return fmt.Errorf("more than the %d bytes expected: %w", size, errdefs.ErrFailedPrecondition)
+	case n < size:
+		return fmt.Errorf("%d bytes of %d: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	return nil
+}

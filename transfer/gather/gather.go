@@ -1,0 +1,192 @@
+// Package gather does one pull's work: from the subjects of the image that is
+// being pulled, through what a registry says refers to them and what policy
+// chooses of it, into the content store.
+//
+// A [Gather] runs beside the image's own dispatch and never in its path. It is
+// made when the image has been resolved, is told of every subject by
+// [Gather.Image], and is joined by [Gather.Wait], which ties what came to its
+// subjects and says what is known of each.
+package gather
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// Registry is where referrers come from. discovery.Registry is one.
+type Registry interface {
+	// List says what refers to the subject.
+	List(ctx context.Context, subject digest.Digest) (discovery.Listing, error)
+	// CosignTag looks for what cosign stored under a tag of its own.
+	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer)
+	remote.Fetcher
+}
+
+// CosignTags says when cosign's own tags are asked for.
+type CosignTags string
+
+// The ways to look for cosign's tags.
+const (
+	// CosignAuto asks for a tag when the listing holds nothing of its set.
+	CosignAuto CosignTags = "auto"
+	// CosignAlways asks for it in any case.
+	CosignAlways CosignTags = "always"
+	// CosignNever does not ask.
+	CosignNever CosignTags = "never"
+)
+
+// Limits bound what one pull may take. All must be positive.
+type Limits struct {
+	// Timeout is how long Wait waits once the image itself is complete.
+	Timeout time.Duration
+	// MaxReferrers is how many are taken for one subject.
+	MaxReferrers int
+	// MaxBlobSize is how large one blob may be, in bytes.
+	MaxBlobSize int64
+	// MaxTotalSize is how much the blobs of one pull may hold, in bytes.
+	MaxTotalSize int64
+	// MaxConcurrentDownloads is how many manifests and blobs come in at a
+	// time; as many listings again.
+	MaxConcurrentDownloads int
+}
+
+// DefaultLimits are those of the configuration's defaults.
+var DefaultLimits = Limits{
+	Timeout:                30 * time.Second,
+	MaxReferrers:           100,
+	MaxBlobSize:            32 << 20,
+	MaxTotalSize:           128 << 20,
+	MaxConcurrentDownloads: 3,
+}
+
+// MaxChildren is how many layers an artifact may have, or manifests an index
+// that is a referrer.
+const MaxChildren = 32
+
+// Config is what a Gather works with.
+type Config struct {
+	// Name is the image's reference, for labels and logs.
+	Name      string
+	Registry  Registry
+	Store     content.Store
+	Selection *policy.Selection
+	Limits    Limits
+	Cosign    CosignTags
+	// Progress, if not nil, is told of what comes in. It must be safe for
+	// concurrent use.
+	Progress transfer.ProgressFunc
+}
+
+// Gather is the work of one pull. It is safe for concurrent use.
+type Gather struct {
+	Config
+	ctx       context.Context // of the pull: it carries namespace and lease
+	cancel    context.CancelCauseFunc
+	listings  *semaphore.Weighted
+	downloads *semaphore.Weighted
+	source    sourceLabel
+	wg        sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	subjects []*subject
+	bySubj   map[digest.Digest]*subject
+	blobs    map[digest.Digest]*blob
+	total    int64 // bytes of blobs
+}
+
+var errClosed = errors.New("the pull ended")
+
+// New starts a gather. The context is that of the pull: it must carry the
+// namespace and the lease, and outlast the dispatch (the contexts that handlers
+// get end with their level).
+func New(ctx context.Context, config Config) *Gather {
+	ctx, cancel := context.WithCancelCause(ctx)
+	n := int64(config.Limits.MaxConcurrentDownloads)
+	return &Gather{
+		Config:    config,
+		ctx:       ctx,
+		cancel:    cancel,
+		listings:  semaphore.NewWeighted(n),
+		downloads: semaphore.NewWeighted(n),
+		source:    newSourceLabel(config.Name),
+		bySubj:    map[digest.Digest]*subject{},
+		blobs:     map[digest.Digest]*blob{},
+	}
+}
+
+// Image tells of a manifest or index that belongs to the image itself. Each is
+// asked about once; other descriptors are passed over.
+func (g *Gather) Image(desc ocispec.Descriptor) {
+	g.add(desc, g.Selection.Depth(), true)
+}
+
+func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) {
+	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if known := g.bySubj[desc.Digest]; known != nil {
+		known.image = known.image || image
+		return
+	}
+	if g.closed {
+		return
+	}
+	s := &subject{desc: desc, depth: depth, image: image, status: discovery.Unknown}
+	g.subjects = append(g.subjects, s)
+	g.bySubj[desc.Digest] = s
+	g.wg.Go(func() { g.discover(s) })
+}
+
+// Wait waits until all referrers are in, at most for the timeout, ties them to
+// their subjects and returns what is known of each. No work is left when it
+// returns. The error is of the store, where it could not keep what came.
+func (g *Gather) Wait(ctx context.Context) (*Outcome, error) {
+	done := make(chan struct{})
+	go func() {
+		g.wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(g.Limits.Timeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		g.cancel(fmt.Errorf("not in within %s after the image itself (key timeout)", g.Limits.Timeout))
+	case <-ctx.Done():
+		g.cancel(context.Cause(ctx))
+	}
+	<-done
+	g.close()
+	defer g.cancel(errClosed)
+	return g.settle(ctx)
+}
+
+// Close ends all work. It may be called at any time, and more than once.
+func (g *Gather) Close() {
+	g.cancel(errClosed)
+	g.close()
+	g.wg.Wait()
+}
+
+func (g *Gather) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}

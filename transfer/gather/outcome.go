@@ -1,0 +1,134 @@
+package gather
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Outcome is what a pull learnt of its referrers.
+type Outcome struct {
+	Subjects []Subject
+}
+
+// Subject is what is known of one subject.
+type Subject struct {
+	ocispec.Descriptor
+	// Image says that the subject belongs to the image itself, rather than
+	// to a referrer of it.
+	Image   bool
+	Status  discovery.Status
+	Answers []discovery.Answer
+	Taken   []Taken
+	Left    []Left
+	// Why says in one line how the status came about.
+	Why string
+}
+
+// Taken is a referrer that is whole in the store. Its artifact type and
+// annotations are those of its manifest.
+type Taken struct {
+	ocispec.Descriptor
+}
+
+// Left is a referrer that was not taken, or a request that failed (then without
+// a digest).
+type Left struct {
+	Digest       digest.Digest
+	ArtifactType string
+	Reason       string
+}
+
+func (l Left) String() string {
+	if l.Digest == "" {
+		return l.Reason
+	}
+	return fmt.Sprintf("%s: %s", l.Digest, l.Reason)
+}
+
+// tieMu serializes reading a subject's labels and adding to them: which key
+// ties a referrer hangs on what the others tie.
+var tieMu sync.Mutex
+
+// settle ties what came to its subjects and builds the outcome.
+func (g *Gather) settle(ctx context.Context) (*Outcome, error) {
+	now := time.Now()
+	out := &Outcome{}
+	var errs []error
+	for _, s := range g.subjects {
+		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
+		out.Subjects = append(out.Subjects, Subject{
+			Descriptor: s.desc, Image: s.image, Status: s.status,
+			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(),
+		})
+		if err := g.tie(ctx, s, now); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+func (g *Gather) tie(ctx context.Context, s *subject, now time.Time) error {
+	tieMu.Lock()
+	defer tieMu.Unlock()
+	info, err := g.Store.Info(ctx, s.desc.Digest)
+	if err != nil {
+		if errdefs.IsNotFound(err) && len(s.taken) == 0 {
+			return nil
+		}
+		return fmt.Errorf("subject %s: %w", s.desc.Digest, err)
+	}
+	var digests []digest.Digest
+	for _, t := range s.taken {
+		digests = append(digests, t.Digest)
+	}
+	add := labels.Tie(info.Labels, digests...)
+	for k, v := range labels.Checkmark(string(s.status), now) {
+		add[k] = v
+	}
+	return update(ctx, g.Store, info, add)
+}
+
+// Enforce says whether the pull may succeed under the selection: what is
+// required must have been found on the image, and where the rule says so nothing
+// may be unknown. The error is errdefs.ErrFailedPrecondition and names what is
+// missing and why.
+func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
+	var found []policy.Referrer
+	var unknown []string
+	var why []string
+	for _, s := range o.Subjects {
+		if s.Status == discovery.Unknown {
+			unknown = append(unknown, fmt.Sprintf("%s: %s", s.Digest, s.Why))
+		}
+		if !s.Image {
+			continue
+		}
+		why = append(why, fmt.Sprintf("%s: %s", s.Digest, s.Why))
+		for _, t := range s.Taken {
+			found = append(found, policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations})
+		}
+	}
+	if missing := sel.Missing(found); len(missing) > 0 {
+		return fmt.Errorf("image %s lacks referrers that %s requires: %s (%s): %w",
+			image, sel.Origin(), strings.Join(missing, ", "), strings.Join(why, " | "), errdefs.ErrFailedPrecondition)
+	}
+	if sel.OnError() == policy.Fail && len(unknown) > 0 {
+		return fmt.Errorf("the referrers of image %s could not be learnt, and %s has on_error = \"fail\" (%s): %w",
+			image, sel.Origin(), strings.Join(unknown, " | "), errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}

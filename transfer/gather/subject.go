@@ -1,0 +1,221 @@
+package gather
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// subject is a manifest or index that is asked about.
+type subject struct {
+	desc  ocispec.Descriptor
+	depth int // levels of referrers to take, this subject's own included
+	image bool
+
+	mu      sync.Mutex
+	status  discovery.Status
+	answers []discovery.Answer
+	taken   []Taken
+	left    []Left
+}
+
+// candidate is a referrer that may be taken.
+type candidate struct {
+	ocispec.Descriptor
+	manifest []byte // where it is known already
+	// legacy says that cosign's tag names the subject, not the manifest, and
+	// which artifact type it stands for.
+	legacy string
+}
+
+// discover asks what refers to the subject, and starts to take what is wanted.
+func (g *Gather) discover(s *subject) {
+	listing, err := g.list(s)
+	if err != nil {
+		s.note(discovery.Unknown, Left{Reason: err.Error()})
+		return
+	}
+	s.mu.Lock()
+	s.status, s.answers = listing.Status, listing.Answers
+	s.mu.Unlock()
+	for _, r := range listing.Rejected {
+		s.note("", Left{Digest: r.Digest, Reason: "refused: " + r.Reason})
+	}
+	candidates := g.choose(s, listing)
+	for _, c := range candidates {
+		g.wg.Go(func() { g.take(s, c) })
+	}
+	g.cosign(s, candidates)
+}
+
+func (g *Gather) list(s *subject) (discovery.Listing, error) {
+	if err := g.listings.Acquire(g.ctx, 1); err != nil {
+		return discovery.Listing{}, context.Cause(g.ctx)
+	}
+	defer g.listings.Release(1)
+	listing, err := g.Registry.List(g.ctx, s.desc.Digest)
+	if cause := context.Cause(g.ctx); err == nil && cause != nil && listing.Status == discovery.Unknown {
+		err = cause
+	}
+	return listing, err
+}
+
+// choose applies the policy before the cap, so that decoys of other types cannot
+// push a signature past it.
+func (g *Gather) choose(s *subject, listing discovery.Listing) []candidate {
+	var out []candidate
+	for _, desc := range listing.Referrers {
+		d := g.Selection.Decide(policy.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
+		if d.Verdict == policy.Skip {
+			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
+			continue
+		}
+		if len(out) == g.Limits.MaxReferrers {
+			s.note(discovery.Truncated, Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType,
+				Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)})
+			continue
+		}
+		out = append(out, candidate{Descriptor: desc})
+	}
+	return out
+}
+
+// cosign looks for what cosign stored under tags of its own, of the types that
+// are wanted and, unless always asked for, that the listing holds nothing of.
+func (g *Gather) cosign(s *subject, listed []candidate) {
+	if g.Cosign == CosignNever || !s.image || s.desc.Digest.Algorithm() != digest.SHA256 {
+		return
+	}
+	for _, kind := range discovery.CosignKinds {
+		if !g.Selection.Wants(kind.ArtifactType) || g.Cosign == CosignAuto && holdsSet(listed, kind.ArtifactType) {
+			continue
+		}
+		g.wg.Go(func() {
+			if err := g.listings.Acquire(g.ctx, 1); err != nil {
+				s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Reason: context.Cause(g.ctx).Error()})
+				return
+			}
+			found, answers := g.Registry.CosignTag(g.ctx, s.desc.Digest, kind)
+			g.listings.Release(1)
+			s.add(answers)
+			if found != nil {
+				g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType})
+			}
+		})
+	}
+}
+
+func holdsSet(listed []candidate, artifactType string) bool {
+	set := policy.SetOf(policy.Referrer{ArtifactType: artifactType})
+	for _, c := range listed {
+		if policy.SetOf(policy.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}) == set {
+			return true
+		}
+	}
+	return false
+}
+
+// take brings one referrer in: its manifest, which decides what it is and what
+// it refers to, then all that it names.
+func (g *Gather) take(s *subject, c candidate) {
+	m, err := g.bring(s, c)
+	var drop dropped
+	switch {
+	case err == nil:
+	case errors.As(err, &drop):
+		s.note("", Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: drop.reason})
+		return
+	case errdefs.IsResourceExhausted(err):
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error()})
+		return
+	default:
+		if cause := context.Cause(g.ctx); cause != nil {
+			err = cause
+		}
+		s.note(discovery.Unknown, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error()})
+		return
+	}
+	desc := c.Descriptor
+	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
+	s.mu.Lock()
+	s.taken = append(s.taken, Taken{Descriptor: desc})
+	s.mu.Unlock()
+	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
+		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
+	if s.depth > 1 {
+		g.add(ocispec.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, s.depth-1, false)
+	}
+}
+
+// dropped is an error for what turned out to be none of the subject's wanted
+// referrers: nothing is missing without it.
+type dropped struct{ reason string }
+
+func (d dropped) Error() string { return d.reason }
+
+func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, error) {
+	m, err := g.manifest(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.legacy != "" {
+		m.ArtifactType = c.legacy
+	} else if m.Subject == nil {
+		return nil, dropped{"refused: its manifest names no subject"}
+	} else if m.Subject.Digest != s.desc.Digest {
+		return nil, dropped{fmt.Sprintf("refused: its manifest's subject is %q", m.Subject.Digest)}
+	}
+	if d := g.Selection.DecideManifest(m.Referrer()); d.Verdict != policy.Take {
+		return nil, dropped{d.Reason}
+	}
+	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
+	return m, g.children(c.Descriptor, m, 0)
+}
+
+// note records what was left, and that the status can be no better than given.
+func (s *subject) note(status discovery.Status, left Left) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = append(s.left, left)
+	s.status = s.status.Worse(status)
+}
+
+// add records the answers about cosign's tags. One that is there makes present
+// what the listing called absent.
+func (s *subject) add(answers []discovery.Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = append(s.answers, answers...)
+	for _, a := range answers {
+		s.status = s.status.Worse(a.Status)
+	}
+}
+
+// why says in one line what is known of the subject's referrers, and why no more.
+func (s *subject) why() string {
+	parts := []string{string(s.status)}
+	for _, a := range s.answers {
+		if a.Status != discovery.Present {
+			parts = append(parts, a.String())
+		}
+	}
+	for _, l := range s.left {
+		parts = append(parts, l.String())
+	}
+	const most = 6
+	if len(parts) > most {
+		parts = append(parts[:most], fmt.Sprintf("and %d more", len(parts)-most))
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,90 @@
+// Package labels holds the keys of the labels that tie referrers to their
+// subjects in the content store, and what their values say. docs/architecture.md
+// explains the owner and the end of each.
+package labels
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// Status, on a subject that was asked about, is what is known of its
+	// referrers: present, absent, unknown or truncated.
+	Status = "transfer-referrers/status"
+	// Checked, beside it, is when that was learnt (RFC 3339, UTC).
+	Checked = "transfer-referrers/checked"
+	// ArtifactType, on a referrer that its manifest does not tell the type
+	// of, is what it was taken for: cosign's tags name types that no
+	// manifest carries.
+	ArtifactType = "transfer-referrers/artifact-type"
+
+	// referrer, followed by hex digits of a digest, refers from a subject to
+	// a referrer. It is the key that containerd's client writes
+	// (images.SetReferrers with images.ChildGCLabels) and Docker Engine
+	// reads; both write "sha256" whatever the digest's algorithm.
+	referrer = "containerd.io/gc.ref.content.referrer.sha256."
+	// short is how many hex digits that client writes.
+	short = 12
+	// child refers from a referrer to a blob or manifest of its own. The
+	// obvious keys, "containerd.io/gc.ref.content.<n>" and ".l.<n>", are
+	// what `ctr content prune references` takes for layers and removes.
+	child = "containerd.io/gc.ref.content.artifact."
+)
+
+// Referrers returns the digests that the labels of a subject tie to it, sorted.
+// Labels that hold no digest are passed over.
+func Referrers(labels map[string]string) []digest.Digest {
+	found := map[digest.Digest]struct{}{}
+	for key, value := range labels {
+		if !strings.HasPrefix(key, referrer) {
+			continue
+		}
+		if dgst, err := digest.Parse(value); err == nil {
+			found[dgst] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// Tie returns the labels that tie referrers to a subject which carries the given
+// labels already. A key is containerd's own, unless that already ties another
+// referrer whose digest begins with the same digits: then it is the whole digest.
+func Tie(existing map[string]string, referrers ...digest.Digest) map[string]string {
+	out := map[string]string{}
+	holder := func(key string) string {
+		if v := out[key]; v != "" {
+			return v
+		}
+		return existing[key]
+	}
+	for _, dgst := range referrers {
+		key := referrer + dgst.Encoded()[:short]
+		if v := holder(key); v != "" && v != dgst.String() {
+			key = referrer + dgst.Encoded()
+		}
+		out[key] = dgst.String()
+	}
+	return out
+}
+
+// Children returns the labels by which a referrer's manifest keeps its own
+// content.
+func Children(children ...digest.Digest) map[string]string {
+	out := make(map[string]string, len(children))
+	for i, dgst := range children {
+		out[fmt.Sprintf("%s%d", child, i)] = dgst.String()
+	}
+	return out
+}
+
+// Checkmark returns the labels that say what is known of a subject's referrers
+// since when.
+func Checkmark(status string, at time.Time) map[string]string {
+	return map[string]string{Status: status, Checked: at.UTC().Format(time.RFC3339)}
+}

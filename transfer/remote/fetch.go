@@ -1,0 +1,208 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifestSize is the most that a manifest, an index or one page of a listing
+// may hold, decoded: the 4 MiB that registries must accept at least (OCI
+// distribution-spec, "Pushing Manifests").
+const MaxManifestSize = 4 << 20
+
+// Answer is a registry's answer, read whole.
+type Answer struct {
+	URL    *url.URL // where it came from, after redirects
+	Code   int
+	Header http.Header
+	Body   []byte // of a 200 only
+}
+
+// MediaType returns the content type without its parameters, in lower case.
+func (a *Answer) MediaType() string {
+	name, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(name))
+}
+
+// Get reads the address at the host whole, at most MaxManifestSize bytes. An
+// answer of any status is no error. [ErrTooLarge] marks one over the limit;
+// other errors are of the transport.
+func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Answer, error) {
+	resp, err := r.get(ctx, h, u, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	a := &Answer{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
+	if resp.StatusCode != http.StatusOK {
+		discard(resp.Body)
+		return a, nil
+	}
+	a.Body, err = r.readAll(resp, MaxManifestSize)
+	return a, err
+}
+
+// Check says whether a descriptor may be fetched at all: its digest is well
+// formed and of an algorithm that can be verified, and its size is from 1 to
+// limit. It must pass before the digest becomes part of a URL. The error is
+// errdefs.ErrInvalidArgument, or errdefs.ErrResourceExhausted over the limit.
+func Check(desc ocispec.Descriptor, limit int64) error {
+	if err := desc.Digest.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	if desc.Size <= 0 {
+		return fmt.Errorf("%s: size %d: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
+	}
+	if desc.Size > limit {
+		return fmt.Errorf("%s: size %d is over the limit of %d bytes: %w", desc.Digest, desc.Size, limit, errdefs.ErrResourceExhausted)
+	}
+	return nil
+}
+
+// Manifest reads a manifest or index whole and verifies it against its
+// descriptor. It asks the hosts that may pull, in order, until one has it. The
+// descriptor's URLs and inline data are not used.
+func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if err := Check(desc, MaxManifestSize); err != nil {
+		return nil, err
+	}
+	var data []byte
+	err := r.eachHost(func(h *Host) error {
+		a, err := r.Get(ctx, h, r.URL(h, "manifests", desc.Digest.String()), desc.MediaType)
+		if err != nil {
+			return err
+		}
+		if a.Code != http.StatusOK {
+			return statusError(a.URL, a.Code)
+		}
+		if err := Verify(a.Body, desc); err != nil {
+			return err
+		}
+		data = a.Body
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+	}
+	return data, nil
+}
+
+// Blob calls use with the stream of a blob until use returns nil: again where a
+// connection broke, and from the next host that may pull where one failed. How
+// many bytes come and what digest they have is for use to verify. The
+// descriptor's URLs and inline data are not used.
+func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error {
+	err := r.eachHost(func(h *Host) error {
+		for attempt := 1; ; attempt++ {
+			err := r.stream(ctx, h, desc, use)
+			if err == nil || attempt >= r.limits.Attempts || !passing(nil, err) {
+				return err
+			}
+			if err := sleep(ctx, r.wait(attempt, nil)); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+func (r *Repository) stream(ctx context.Context, h *Host, desc ocispec.Descriptor, use func(io.Reader) error) error {
+	resp, err := r.get(ctx, h, r.URL(h, blobEndpoint(desc), desc.Digest.String()), "*/*")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		discard(resp.Body)
+		return statusError(resp.Request.URL, resp.StatusCode)
+	}
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return fmt.Errorf("content encoding %q, where identity was asked for: %w", encoding, errdefs.ErrInvalidArgument)
+	}
+	if resp.ContentLength >= 0 && resp.ContentLength != desc.Size {
+		return fmt.Errorf("%d bytes announced, %d expected: %w", resp.ContentLength, desc.Size, errdefs.ErrFailedPrecondition)
+	}
+	stream := r.watch(resp.Body.(*body))
+	defer stream.Close()
+	return use(stream)
+}
+
+// blobEndpoint is "manifests" for what registries keep as manifests: an index
+// may hold others.
+func blobEndpoint(desc ocispec.Descriptor) string {
+	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
+		return "manifests"
+	}
+	return "blobs"
+}
+
+// eachHost tries the hosts in order and returns the first error where none
+// succeeds; a host that merely lacks the content does not hide what went wrong
+// elsewhere.
+func (r *Repository) eachHost(try func(*Host) error) error {
+	hosts := r.Hosts(docker.HostCapabilityPull)
+	if len(hosts) == 0 {
+		return fmt.Errorf("no host of %s may pull: %w", r.spec.Hostname(), errdefs.ErrNotFound)
+	}
+	var first error
+	for _, h := range hosts {
+		err := try(h)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%s: %w", h.Host, err)
+		if first == nil || errdefs.IsNotFound(first) && !errdefs.IsNotFound(err) {
+			first = err
+		}
+	}
+	return first
+}
+
+// Verify says whether the data is what the descriptor promises. The error is
+// errdefs.ErrFailedPrecondition.
+func Verify(data []byte, desc ocispec.Descriptor) error {
+	if int64(len(data)) != desc.Size {
+		return fmt.Errorf("%d bytes received, %d expected: %w", len(data), desc.Size, errdefs.ErrFailedPrecondition)
+	}
+	if actual := desc.Digest.Algorithm().FromBytes(data); actual != desc.Digest {
+		return fmt.Errorf("content has digest %s: %w", actual, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// statusError names the request without its secrets.
+func statusError(u *url.URL, code int) error {
+	err := fmt.Errorf("GET %s: %d %s", redact(u), code, http.StatusText(code))
+	switch code {
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	case http.StatusUnauthorized:
+		return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
+	case http.StatusForbidden:
+		return fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
+	default:
+		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+	}
+}
+
+// FallbackTag returns the tag under which registries without the referrers
+// endpoint keep the listing of a subject (OCI distribution-spec, "Referrers Tag
+// Schema"): the algorithm cut to 32 characters and the hash cut to 64, so that
+// sha512 subjects fit a tag.
+func FallbackTag(subject digest.Digest) string {
+	algorithm, hash := subject.Algorithm().String(), subject.Encoded()
+	return algorithm[:min(len(algorithm), 32)] + "-" + hash[:min(len(hash), 64)]
+}

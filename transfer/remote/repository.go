@@ -1,0 +1,178 @@
+// Package remote reads from one repository at its registry hosts, and trusts
+// nothing that it reads.
+//
+// A [Repository] is made for one pull from the hosts that containerd configured
+// for it (hosts.toml, mirrors, credentials); requests go through those hosts'
+// own HTTP clients and authorizers, so that a pull's token and connections are
+// shared. What containerd's fetcher does not bound is bounded here: the size and
+// time of every answer, retries, redirects and content encodings.
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/containerd/v2/version"
+)
+
+// Limits of one request. Zero values stand for the defaults, which are those of
+// DefaultLimits.
+type Limits struct {
+	// Request is how long one attempt may take until its headers, and for
+	// answers that are read whole until their end.
+	Request time.Duration
+	// Stall is the time in which a streamed body must deliver StallBytes, or
+	// end.
+	Stall      time.Duration
+	StallBytes int64
+	// Attempts is how often a request that failed in passing is made in all.
+	Attempts int
+	// Backoff is the wait before the second attempt; it doubles, with jitter.
+	Backoff time.Duration
+	// RetryAfter caps what a Retry-After header may ask for.
+	RetryAfter time.Duration
+	// Redirects is how many are followed.
+	Redirects int
+}
+
+// DefaultLimits are meant for a node that pulls an image and cannot wait long.
+var DefaultLimits = Limits{
+	Request:    10 * time.Second,
+	Stall:      10 * time.Second,
+	StallBytes: 64 << 10,
+	Attempts:   5,
+	Backoff:    250 * time.Millisecond,
+	RetryAfter: 10 * time.Second,
+	Redirects:  5,
+}
+
+// Repository is one repository, read through its registry hosts. It is meant for
+// one pull: a host that turned out to be unreachable is not tried again. It is
+// safe for concurrent use.
+type Repository struct {
+	spec   reference.Spec
+	name   string // without the registry
+	hosts  []*Host
+	header http.Header
+	limits Limits
+}
+
+// Host is one registry host of the repository: the registry itself, or a mirror.
+type Host struct {
+	docker.RegistryHost
+
+	mu   sync.Mutex
+	down error
+}
+
+// New returns the repository that the reference names, read through the hosts in
+// their order. header is sent with every request, as containerd's resolver does.
+func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, limits Limits) *Repository {
+	r := &Repository{
+		spec:   spec,
+		name:   strings.TrimPrefix(spec.Locator, spec.Hostname()+"/"),
+		header: header.Clone(),
+		limits: limits.withDefaults(),
+	}
+	// A resolver takes the client's Accept for itself; here each request
+	// knows its own.
+	r.header.Del("Accept")
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	if r.header.Get("User-Agent") == "" {
+		r.header.Set("User-Agent", "containerd/"+version.Version)
+	}
+	for _, h := range hosts {
+		r.hosts = append(r.hosts, &Host{RegistryHost: h})
+	}
+	return r
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits
+	if l.Request > 0 {
+		d.Request = l.Request
+	}
+	if l.Stall > 0 {
+		d.Stall = l.Stall
+	}
+	if l.StallBytes > 0 {
+		d.StallBytes = l.StallBytes
+	}
+	if l.Attempts > 0 {
+		d.Attempts = l.Attempts
+	}
+	if l.Backoff > 0 {
+		d.Backoff = l.Backoff
+	}
+	if l.RetryAfter > 0 {
+		d.RetryAfter = l.RetryAfter
+	}
+	if l.Redirects > 0 {
+		d.Redirects = l.Redirects
+	}
+	return d
+}
+
+// Name returns the repository's name with its registry, as references write it.
+func (r *Repository) Name() string { return r.spec.Locator }
+
+// Hosts returns the hosts that have all the given capabilities, in order.
+func (r *Repository) Hosts(capabilities docker.HostCapabilities) []*Host {
+	var out []*Host
+	for _, h := range r.hosts {
+		if h.Capabilities.Has(capabilities) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// isMirror says whether the host stands in for the registry, which it is then
+// told with the parameter "ns".
+func (r *Repository) isMirror(h *Host) bool {
+	registry := r.spec.Hostname()
+	return h.Host != registry && (registry != "docker.io" || h.Host != "registry-1.docker.io")
+}
+
+// Down returns the error that made the host unreachable earlier in this pull, or
+// nil.
+func (h *Host) Down() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
+// markDown remembers a host that could not even be connected to, or that took
+// too long to answer.
+func (h *Host) markDown(err error) {
+	var op *net.OpError
+	var dns *net.DNSError
+	if errors.As(err, new(timeoutError)) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.down = fmt.Errorf("host %s is unreachable: %w", h.Host, err)
+	}
+}
+
+// Fetcher fetches content by descriptor. [Repository] is one.
+type Fetcher interface {
+	// Manifest returns a manifest or index, verified.
+	Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)
+	// Blob streams a blob, unverified, to use; more than once where a stream
+	// broke.
+	Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error
+}
+
+var _ Fetcher = (*Repository)(nil)

@@ -1,0 +1,231 @@
+// Package source is the image source of a referrers-aware pull: an image in a
+// registry, as containerd's own OCIRegistry is one, with a selection of the
+// referrers to take.
+//
+// Clients make one with [New] and hand it to containerd's client in place of an
+// OCIRegistry. In the daemon every source becomes one: the service plugin makes
+// it from the message of any client, and [Open] from what CRI hands over
+// in-process. It then keeps the registry's hosts for the length of one pull, so
+// that the image and its referrers share connections and tokens.
+package source
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/transfer"
+	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+func init() {
+	tplugins.Register(&api.Source{}, &Source{})
+}
+
+// Source is an image in a registry, and what of its referrers to take.
+type Source struct {
+	selection *api.Selection
+
+	// Set by New, on the client's side.
+	client *registry.OCIRegistry
+
+	// Set by UnmarshalAny, in the daemon.
+	message  *transfertypes.OCIRegistry
+	header   http.Header
+	hosts    *hosts
+	resolver remotes.Resolver
+
+	mu      sync.Mutex
+	claimed bool
+}
+
+var (
+	_ transfer.ImageFetcher              = (*Source)(nil)
+	_ transfer.ImagePusher               = (*Source)(nil)
+	_ transfer.ImageResolverOptionSetter = (*Source)(nil)
+	_ fmt.Stringer                       = (*Source)(nil)
+)
+
+// Opt configures a Source made by New.
+type Opt func(*options) error
+
+type options struct {
+	registry  []registry.Opt
+	selection *api.Selection
+}
+
+// WithRegistry configures the registry as containerd's registry.NewOCIRegistry
+// does: credentials, headers, hosts directory, default scheme, HTTP debugging.
+func WithRegistry(opts ...registry.Opt) Opt {
+	return func(o *options) error {
+		o.registry = append(o.registry, opts...)
+		return nil
+	}
+}
+
+// WithSelection says what to take of the image's referrers, in place of the
+// artifact types of the operator's rule. A daemon without the plugin refuses
+// such a pull rather than to leave the referrers out without a word.
+func WithSelection(selection *api.Selection) Opt {
+	return func(o *options) error {
+		o.selection = selection
+		return nil
+	}
+}
+
+// New returns a source for containerd's client: client.Transfer(ctx, src,
+// image.NewStore(ref)). ref is a full reference, "docker.io/library/alpine:3.22".
+func New(ctx context.Context, ref string, opts ...Opt) (*Source, error) {
+	var o options
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	r, err := registry.NewOCIRegistry(ctx, ref, o.registry...)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{client: r, selection: o.selection}, nil
+}
+
+// Image returns the reference.
+func (s *Source) Image() string {
+	if s.client != nil {
+		return s.client.Image()
+	}
+	return s.message.GetReference()
+}
+
+// String is what containerd's own source says, for progress and logs.
+func (s *Source) String() string { return fmt.Sprintf("OCI Registry (%s)", s.Image()) }
+
+// Opened says whether the source is one of the daemon's, made from a message.
+func (s *Source) Opened() bool { return s.message != nil }
+
+// Claim returns the client's selection, nil where it sent none, to one that will
+// honour it.
+func (s *Source) Claim() *api.Selection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claimed = true
+	return s.selection
+}
+
+// Resolve implements transfer.ImageResolver. It refuses with
+// errdefs.ErrFailedPrecondition where the client sent a selection that no one
+// claimed: the referrers plugin is not active.
+func (s *Source) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
+	s.mu.Lock()
+	unclaimed := s.selection != nil && !s.claimed
+	s.mu.Unlock()
+	if unclaimed {
+		return "", ocispec.Descriptor{}, fmt.Errorf(`the pull selects referrers, but the referrers plugin is not active; add "io.containerd.transfer.v1.local" and "io.containerd.grpc.v1.transfer" to disabled_plugins in containerd's config.toml: %w`, errdefs.ErrFailedPrecondition)
+	}
+	if s.client != nil {
+		return s.client.Resolve(ctx)
+	}
+	return s.resolver.Resolve(ctx, s.Image())
+}
+
+// SetResolverOptions implements transfer.ImageResolverOptionSetter.
+func (s *Source) SetResolverOptions(opts ...transfer.ImageResolverOption) {
+	if s.client != nil {
+		s.client.SetResolverOptions(opts...)
+	} else if r, ok := s.resolver.(remotes.ResolverWithOptions); ok {
+		r.SetOptions(opts...)
+	}
+}
+
+// Fetcher implements transfer.ImageFetcher.
+func (s *Source) Fetcher(ctx context.Context, ref string) (transfer.Fetcher, error) {
+	if s.client != nil {
+		return s.client.Fetcher(ctx, ref)
+	}
+	return s.resolver.Fetcher(ctx, ref)
+}
+
+// Pusher implements transfer.ImagePusher. The reference's tag is set for the
+// given descriptor only.
+func (s *Source) Pusher(ctx context.Context, desc ocispec.Descriptor) (transfer.Pusher, error) {
+	if s.client != nil {
+		return s.client.Pusher(ctx, desc)
+	}
+	ref := s.Image()
+	if spec, err := reference.Parse(ref); err == nil && spec.Digest() == "" {
+		ref += "@" + desc.Digest.String()
+	}
+	return s.resolver.Pusher(ctx, ref)
+}
+
+// Registry returns the repository to ask for referrers. It shares the hosts of
+// the image's own pull, but neither its limiter nor its retries.
+func (s *Source) Registry() (discovery.Registry, error) {
+	spec, err := reference.Parse(s.Image())
+	if err != nil {
+		return discovery.Registry{}, err
+	}
+	hosts, err := s.hosts.get(spec.Hostname())
+	if err != nil {
+		return discovery.Registry{}, err
+	}
+	return discovery.Registry{Repository: remote.New(spec, hosts, s.header, remote.Limits{})}, nil
+}
+
+// Close lets go of the connections that the pull kept.
+func (s *Source) Close() {
+	if s.hosts != nil {
+		s.hosts.close()
+	}
+}
+
+// hosts remembers the registry hosts of a pull. containerd's resolver asks for
+// them again at every turn and gets new clients and authorizers each time, so
+// that a pull authenticates and shakes hands twice.
+type hosts struct {
+	configure docker.RegistryHosts
+
+	mu    sync.Mutex
+	known map[string][]docker.RegistryHost
+}
+
+func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.known[host]; ok {
+		return known, nil
+	}
+	configured, err := h.configure(host)
+	if err != nil {
+		return nil, err
+	}
+	if h.known == nil {
+		h.known = map[string][]docker.RegistryHost{}
+	}
+	h.known[host] = configured
+	return configured, nil
+}
+
+func (h *hosts) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, configured := range h.known {
+		for _, host := range configured {
+			if host.Client != nil {
+				host.Client.CloseIdleConnections()
+			}
+		}
+	}
+}

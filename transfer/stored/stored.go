@@ -1,0 +1,237 @@
+// Package stored reads an image's referrers back from a content store: what a
+// pull tied to its subjects, without any registry. It works with a daemon's
+// store over gRPC as with one in-process.
+package stored
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// Store is the part of a content.Store that is read.
+type Store interface {
+	content.InfoProvider
+	content.Provider
+}
+
+// maxDepth ends a tree whose labels lead in a circle, which digests do not allow
+// but labels do.
+const maxDepth = 16
+
+// Image is an image with the referrers that are stored with it. Its JSON is what
+// `ctr referrers ls --format json` prints.
+type Image struct {
+	Name   string        `json:"image"`
+	Digest digest.Digest `json:"digest"`
+	// Status and Checked are those of the image's index or single manifest.
+	// An image that was never asked about is unknown, and Checked is zero.
+	Status  discovery.Status `json:"status"`
+	Checked time.Time        `json:"checked,omitzero"`
+	// Referrers are those of the index and of each platform manifest that is
+	// stored; their field Subject tells which.
+	Referrers []Referrer `json:"referrers"`
+
+	// Subjects are the image's index and manifests that are stored.
+	Subjects []Subject `json:"-"`
+}
+
+// Subject is a manifest or index of the image that is stored.
+type Subject struct {
+	ocispec.Descriptor
+	Status  discovery.Status
+	Checked time.Time
+}
+
+// Name tells the subject from the image's others.
+func (s Subject) Name() string {
+	switch {
+	case images.IsIndexType(s.MediaType):
+		return "index"
+	case s.Platform != nil:
+		return platforms.Format(*s.Platform)
+	default:
+		return "manifest"
+	}
+}
+
+// Referrer is a referrer that is stored.
+type Referrer struct {
+	Digest       digest.Digest     `json:"digest"`
+	MediaType    string            `json:"mediaType"`
+	ArtifactType string            `json:"artifactType"`
+	Size         int64             `json:"size"` // of the manifest, in bytes
+	Annotations  map[string]string `json:"annotations"`
+	Subject      digest.Digest     `json:"subject"`
+	Referrers    []Referrer        `json:"referrers"`
+}
+
+// Descriptor returns the descriptor of the referrer's manifest.
+func (r Referrer) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: r.MediaType, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size, Annotations: r.Annotations}
+}
+
+// Read returns the image with all its stored referrers.
+func Read(ctx context.Context, store Store, image images.Image) (*Image, error) {
+	out := &Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []Referrer{}}
+	subjects, err := subjectsOf(ctx, store, image.Target)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	for i, desc := range subjects {
+		info, err := store.Info(ctx, desc.Digest)
+		if errdefs.IsNotFound(err) && i > 0 {
+			continue // a platform that was not pulled
+		}
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", image.Name, err)
+		}
+		s := Subject{Descriptor: desc}
+		s.Status, s.Checked = checkmark(info.Labels)
+		if i == 0 {
+			out.Status, out.Checked = s.Status, s.Checked
+		}
+		out.Subjects = append(out.Subjects, s)
+		referrers, err := tree(ctx, store, desc.Digest, info.Labels, maxDepth)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", image.Name, err)
+		}
+		out.Referrers = append(out.Referrers, referrers...)
+	}
+	return out, nil
+}
+
+// Provider returns a content.ReferrersProvider over what is stored, as
+// containerd's archive package takes one.
+func Provider(store Store) content.ReferrersProvider { return provider{store} }
+
+type provider struct{ store Store }
+
+func (p provider) Referrers(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	info, err := p.store.Info(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	referrers, err := tree(ctx, p.store, desc.Digest, info.Labels, 1)
+	var out []ocispec.Descriptor
+	for _, r := range referrers {
+		out = append(out, r.Descriptor())
+	}
+	return out, err
+}
+
+// subjectsOf returns the image's root and, where that is an index, its manifests.
+func subjectsOf(ctx context.Context, store Store, root ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	out := []ocispec.Descriptor{root}
+	if !images.IsIndexType(root.MediaType) {
+		return out, nil
+	}
+	data, err := read(ctx, store, root)
+	if err != nil {
+		return nil, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("index %s: %w", root.Digest, err)
+	}
+	seen := map[digest.Digest]bool{root.Digest: true}
+	for _, m := range index.Manifests {
+		if m.Digest.Validate() == nil && !seen[m.Digest] {
+			seen[m.Digest] = true
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+func checkmark(l map[string]string) (discovery.Status, time.Time) {
+	status := discovery.Status(l[labels.Status])
+	if status == "" {
+		status = discovery.Unknown
+	}
+	checked, err := time.Parse(time.RFC3339, l[labels.Checked])
+	if err != nil {
+		return status, time.Time{}
+	}
+	return status, checked
+}
+
+// tree returns what the labels tie to the subject, and to that. What is tied but
+// gone is left out: the store may have been pruned by hand.
+func tree(ctx context.Context, store Store, subject digest.Digest, subjectLabels map[string]string, depth int) ([]Referrer, error) {
+	out := []Referrer{}
+	if depth == 0 {
+		return out, nil
+	}
+	for _, dgst := range labels.Referrers(subjectLabels) {
+		info, err := store.Info(ctx, dgst)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r, err := referrer(ctx, store, info)
+		if err != nil {
+			return nil, fmt.Errorf("referrer %s: %w", dgst, err)
+		}
+		r.Subject = subject
+		if r.Referrers, err = tree(ctx, store, dgst, info.Labels, depth-1); err != nil {
+			return nil, err
+		}
+		out = append(out, *r)
+	}
+	return out, nil
+}
+
+func referrer(ctx context.Context, store Store, info content.Info) (*Referrer, error) {
+	data, err := read(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	if err != nil {
+		return nil, err
+	}
+	var head struct {
+		MediaType string          `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, err
+	}
+	if head.MediaType == "" { // optional until OCI image-spec 1.1
+		head.MediaType = ocispec.MediaTypeImageManifest
+		if head.Manifests != nil {
+			head.MediaType = ocispec.MediaTypeImageIndex
+		}
+	}
+	m, err := artifact.Parse(data, head.MediaType, artifact.MaxDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	r := &Referrer{Digest: info.Digest, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: info.Size, Annotations: m.Annotations}
+	if t := info.Labels[labels.ArtifactType]; t != "" {
+		r.ArtifactType = t
+	}
+	if r.Annotations == nil {
+		r.Annotations = map[string]string{}
+	}
+	return r, nil
+}
+
+func read(ctx context.Context, store Store, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Size > remote.MaxManifestSize {
+		return nil, fmt.Errorf("%s: %d bytes are more than a manifest has: %w", desc.Digest, desc.Size, errdefs.ErrResourceExhausted)
+	}
+	return content.ReadBlob(ctx, store, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
+}

@@ -1,0 +1,99 @@
+// Package transfer wraps containerd's local transfer service and makes its pulls
+// referrers-aware. One file holds one operation; what it does not change goes to
+// the wrapped service as it came.
+//
+// A pull meets the packages below in this order: source (the image in its
+// registry), policy (what to take), gather (the work beside the image), which
+// asks discovery what there is and reads through remote.
+package transfer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/transfer"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Config is what a Transferrer works with.
+type Config struct {
+	// Local is containerd's local transfer service.
+	Local transfer.Transferrer
+	// Store is the content store that Local writes to.
+	Store content.Store
+	// Leases keeps what a pull brings in until it is tied to the image.
+	Leases leases.Manager
+	Policy *policy.Policy
+	Limits gather.Limits
+	Cosign gather.CosignTags
+	// Complete says whether an OCIRegistry that arrives knows all that its
+	// client sent. One that containerd's own gRPC service made does not: it
+	// has lost the hosts directory and the scheme, and is used as it comes.
+	Complete func() bool
+	// Export carries referrers in archives.
+	Export bool
+}
+
+// Transferrer is a transfer.Transferrer whose pulls bring the image's referrers.
+type Transferrer struct {
+	Config
+}
+
+var _ transfer.Transferrer = (*Transferrer)(nil)
+
+// New returns a Transferrer.
+func New(config Config) *Transferrer { return &Transferrer{Config: config} }
+
+// Transfer implements transfer.Transferrer. The combinations of source and
+// destination are those of the wrapped service.
+func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transfer.Opt) error {
+	switch s := src.(type) {
+	case transfer.ImageFetcher:
+		switch d := dst.(type) {
+		case transfer.ImageStorer:
+			return t.pull(ctx, s, d, opts...)
+		}
+	}
+	return t.Local.Transfer(ctx, src, dst, opts...)
+}
+
+// leaseTime is how long a lease outlives a daemon that was killed in a pull; it
+// is containerd's own.
+const leaseTime = 24 * time.Hour
+
+// withLease puts a lease around the whole pull, so that it ends after the last
+// referrer is tied or given up. The wrapped service uses the one it finds.
+func (t *Transferrer) withLease(ctx context.Context) (context.Context, func(), error) {
+	if _, ok := leases.FromContext(ctx); ok || t.Leases == nil {
+		return ctx, func() {}, nil
+	}
+	l, err := t.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
+	if err != nil {
+		return nil, nil, err
+	}
+	return leases.WithLease(ctx, l.ID), func() {
+		// A pull that was cancelled must not keep its lease for a day.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = t.Leases.Delete(ctx, l) // it expires in any case
+	}, nil
+}
+
+// locked returns a progress function that may be called from several goroutines:
+// a client's is a gRPC stream, or feeds an unguarded map.
+func locked(progress transfer.ProgressFunc) transfer.ProgressFunc {
+	if progress == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(p transfer.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		progress(p)
+	}
+}
