@@ -43,6 +43,9 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 		return err
 	}
 	defer p.close()
+	if s, ok := p.src.(*source.Source); ok {
+		p.clientTypes = s.Claim().GetArtifactTypes()
+	}
 	return t.Local.Transfer(ctx, &pullSource{p.src, p}, &pullStore{dst, p}, transfer.WithProgress(progress))
 }
 
@@ -67,6 +70,8 @@ type pull struct {
 	t        *Transferrer
 	src      transfer.ImageFetcher
 	progress transfer.ProgressFunc
+	// clientTypes are those of the client's selection.
+	clientTypes []string
 
 	// Set once the image is resolved; gather is nil where nothing is wanted.
 	name      string
@@ -80,12 +85,8 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 	if err != nil {
 		return err
 	}
-	var clientTypes []string
-	if s, ok := p.src.(*source.Source); ok {
-		clientTypes = s.Claim().GetArtifactTypes()
-	}
 	p.name = name
-	if p.selection, err = p.t.Policy.Select(spec.Locator, clientTypes); err != nil {
+	if p.selection, err = p.t.Policy.Select(spec.Locator, p.clientTypes); err != nil {
 		return err
 	}
 	if p.selection.Empty() {

@@ -17,7 +17,11 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // The stock plugins that the plugin stands in for.
@@ -36,8 +40,8 @@ type Config struct {
 	Plugin string
 	// Extra is TOML at the end of the configuration.
 	Extra string
-	// MayFail are IDs of plugins that may fail to load.
-	MayFail []string
+	// MayFail lets plugins fail to load.
+	MayFail bool
 }
 
 // Active disables the stock plugins, so that the plugin is active.
@@ -187,10 +191,8 @@ func (d *Daemon) connect(ctx context.Context) error {
 // checkPlugins fails on plugins that failed to load. Those that skip themselves
 // say so at another level.
 func (d *Daemon) checkPlugins() error {
-	for _, line := range d.LogLines("failed to load plugin") {
-		if !slices.ContainsFunc(d.config.MayFail, func(id string) bool { return strings.Contains(line, "id="+id+" ") }) {
-			return fmt.Errorf("a plugin did not load: %s", line)
-		}
+	if lines := d.LogLines("failed to load plugin"); len(lines) > 0 && !d.config.MayFail {
+		return fmt.Errorf("a plugin did not load: %s", lines[0])
 	}
 	return nil
 }
@@ -289,4 +291,13 @@ func unmountBelow(dir string) error {
 		err = errors.Join(err, unix.Unmount(p, unix.MNT_DETACH))
 	}
 	return err
+}
+
+// Status returns the label that says what is known of a subject's referrers.
+func (d *Daemon) Status(ctx context.Context, subject digest.Digest) string {
+	info, err := d.Client.ContentStore().Info(namespaces.WithNamespace(ctx, "default"), subject)
+	if err != nil {
+		return err.Error()
+	}
+	return info.Labels[labels.Status]
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 )
 
 // tokenPath is where the front gives out tokens.
@@ -81,4 +82,16 @@ func (r *Registry) RevokeTokens() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.tokens)
+}
+
+// RevokeOnce is a fault: the first request whose path has the substring finds
+// all tokens revoked.
+func (r *Registry) RevokeOnce(substring string) Fault {
+	var once sync.Once
+	return func(_ http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, substring) {
+			once.Do(r.RevokeTokens)
+		}
+		return false
+	}
 }

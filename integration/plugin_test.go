@@ -1,0 +1,93 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+// Whatever the operator disables, the daemon pulls, and its log says in one line
+// what is active and what to write.
+func TestDisabledPlugins(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	for _, tc := range []struct {
+		name      string
+		disabled  []string
+		referrers int
+		says      string
+	}{
+		{"none", nil, 0, `referrers are not active: to have pulls bring them, add \"io.containerd.transfer.v1.local\" and \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
+		{"local", []string{daemon.StockTransfer}, 5, `referrers are active, but the stock transfer service loses hosts directory and scheme of a pull, so that nothing can be known absent: add \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
+		{"service", []string{daemon.StockService}, 0, `referrers are not active: add \"io.containerd.transfer.v1.local\" to disabled_plugins`},
+		{"both", daemon.Active, 5, "referrers are active: pulls through the transfer service bring them"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := startDaemon(t, daemon.Config{Disabled: tc.disabled, Plugin: everything})
+			image := reg.Host + "/app:v1"
+			pull(t, d, image)
+			if n := len(ls(t, d, image).Referrers); n != tc.referrers {
+				t.Errorf("%d referrers are stored, want %d", n, tc.referrers)
+			}
+			if lines := d.LogLines(tc.says); len(lines) != 1 {
+				t.Errorf("%d lines of the log say what is active, want 1: %q", len(lines), d.LogLines("referrers"))
+			}
+			wantClean(t, d)
+		})
+	}
+}
+
+// A configuration that cannot be meant stops the plugin, and the log names the
+// key and the remedy. The daemon serves on without a transfer service: no image
+// comes in that a rule might have refused.
+func TestConfigurationThatCannotBeMeant(t *testing.T) {
+	for _, tc := range []struct{ name, plugin, says string }{
+		{"unknown key", "max_refs = 3\n", "unknown key max_refs: check its spelling"},
+		{"unknown key in a rule", rule(`require = ["signatures"]`), "unknown key rules.require: check its spelling"},
+		{"glob", strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), `rules[0]: repositories: \"https://registry.example.com/**\" has a scheme; leave it out`},
+		{"size", `max_blob_size = "32 megs"`, `\"32 megs\" is no size: write a whole number and B, KiB, MiB, GiB or TiB`},
+		{"duration", `timeout = "30 seconds"`, `\"30 seconds\" is no duration: write a number and a unit`},
+		{"local", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nmax_downloads = 3\n", "table local: unknown key max_downloads"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := startDaemon(t, daemon.Config{
+				Disabled: daemon.Active,
+				Plugin:   tc.plugin,
+				MayFail:  true, // CRI as well, which needs a transfer plugin
+			})
+			if len(d.LogLines(tc.says)) == 0 {
+				t.Errorf("the log does not say %q: %q", tc.says, d.LogLines("failed to load plugin"))
+			}
+			if _, err := d.Ctr(testContext(t), "images", "pull", "127.0.0.1:1/app:v1"); err == nil || !strings.Contains(err.Error(), "unknown service") {
+				t.Errorf("the transfer service is served all the same: %v", err)
+			}
+		})
+	}
+}
+
+// The settings of the wrapped local plugin reach it.
+func TestLocalSettings(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything + `
+  [plugins."io.containerd.transfer.v1.referrers".local]
+    max_concurrent_downloads = 1
+    [[plugins."io.containerd.transfer.v1.referrers".local.unpack_config]]
+      platform = "linux/amd64"
+      snapshotter = "native"
+`})
+	image := reg.Host + "/app:v1"
+	pull(t, d, image, "--snapshotter", "native")
+	out, err := d.Ctr(testContext(t), "snapshots", "--snapshotter", "native", "ls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "Committed") {
+		t.Errorf("the image was not unpacked into the native snapshotter: %s", out)
+	}
+	wantReferrers(t, d, image, true)
+}

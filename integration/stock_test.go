@@ -1,0 +1,192 @@
+package integration
+
+import (
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+// both runs a test against stock containerd and against one with the plugin.
+func both(t *testing.T, test func(t *testing.T, d *daemon.Daemon, active bool)) {
+	for _, active := range []bool{false, true} {
+		name, config := "stock", daemon.Config{}
+		if active {
+			name, config = "plugin", daemon.Config{Disabled: daemon.Active, Plugin: everything}
+		}
+		t.Run(name, func(t *testing.T) { test(t, startDaemon(t, config), active) })
+	}
+}
+
+// wantReferrers checks that the plugin, and only the plugin, brought referrers.
+func wantReferrers(t *testing.T, d *daemon.Daemon, image string, active bool) {
+	t.Helper()
+	want := 0
+	if active {
+		want = 5
+	}
+	if n := len(ls(t, d, image).Referrers); n != want {
+		t.Errorf("%d referrers are stored, want %d", n, want)
+	}
+}
+
+func TestFlagPlainHTTP(t *testing.T) {
+	f := loadFixture(t)
+	plain, secure := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg, registry.WithTLS())
+	wholeFixture(f, t, plain)
+	wholeFixture(f, t, secure)
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		pull(t, d, plain.Host+"/app:v1", "--plain-http")
+		wantReferrers(t, d, plain.Host+"/app:v1", active)
+		_, err := d.Ctr(testContext(t), "images", "pull", "--plain-http", secure.Host+"/app:v1")
+		if err == nil {
+			t.Error("plain HTTP reached a registry that speaks TLS")
+		}
+		if n := secure.Count("/v2/"); n != 0 {
+			t.Errorf("%d requests reached a registry that speaks TLS", n)
+		}
+	})
+}
+
+// The hosts directory names a mirror, a certificate authority and a header, and
+// all requests keep to it: none reaches the registry itself.
+func TestFlagHostsDir(t *testing.T) {
+	f := loadFixture(t)
+	mirror, upstream := startRegistry(t, registry.Olareg, registry.WithTLS()), startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, mirror)
+	dir := t.TempDir()
+	host := filepath.Join(dir, strings.ReplaceAll(upstream.Host, ":", "_")+"_")
+	if err := os.Mkdir(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ca := filepath.Join(host, "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: mirror.Certificate()}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	toml := fmt.Sprintf(`server = "http://%s"
+[host."https://%s"]
+  capabilities = ["pull", "resolve"]
+  ca = %q
+  [host."https://%s".header]
+    X-Node = "node-7"
+`, upstream.Host, mirror.Host, ca, mirror.Host)
+	if err := os.WriteFile(filepath.Join(host, "hosts.toml"), []byte(toml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		mirror.Reset()
+		image := upstream.Host + "/app:v1"
+		// A listing that the mirror lacks is the registry's to give: the
+		// referrers of the SBOM's signature, say. All else is at the mirror.
+		pull(t, d, image, "--hosts-dir", dir)
+		wantReferrers(t, d, image, active)
+		for _, r := range upstream.Requests() {
+			if !strings.Contains(r.Path, "/referrers/") && !strings.Contains(r.Path, "/manifests/sha256-") {
+				t.Errorf("a request went past the mirror: %s", r)
+			}
+		}
+		for _, r := range mirror.Requests() {
+			if !strings.Contains(r.Path, "ns="+strings.ReplaceAll(upstream.Host, ":", "%3A")) {
+				t.Errorf("the mirror was not told for whom: %s", r)
+			}
+			if r.Header.Get("X-Node") != "node-7" {
+				t.Errorf("the mirror did not get the configured header: %s", r)
+			}
+		}
+	})
+}
+
+func TestFlagUser(t *testing.T) {
+	f := loadFixture(t)
+	for _, auth := range []registry.Option{registry.WithBasic("user", "secret"), registry.WithToken("user", "secret")} {
+		reg := startRegistry(t, registry.Olareg, auth)
+		wholeFixture(f, t, reg)
+		both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+			image := reg.Host + "/app:v1"
+			if _, err := d.Ctr(testContext(t), "images", "pull", "--plain-http", image); err == nil {
+				t.Error("the pull succeeded without credentials")
+			}
+			pull(t, d, image, "--plain-http", "-u", "user:secret")
+			wantReferrers(t, d, image, active)
+		})
+	}
+}
+
+// ctr prints what the daemon says to the registry, request by request.
+func TestFlagHTTPDump(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		image := reg.Host + "/app:v1"
+		_, stderr, err := d.CtrAll(testContext(t), "images", "pull", "--plain-http", "--http-dump", "--platform", "linux/amd64", image)
+		if err != nil {
+			t.Fatal(err, stderr)
+		}
+		for _, text := range []string{"HEAD /v2/app/manifests/v1 HTTP/1.1", "GET /v2/app/manifests/sha256:", "HTTP/1.1 200 OK", "Host: " + reg.Host} {
+			if !strings.Contains(stderr, text) {
+				t.Errorf("the dump lacks %q", text)
+			}
+		}
+		if dumped := strings.Contains(stderr, "GET /v2/app/referrers/sha256:"); dumped != active {
+			t.Errorf("requests for referrers in the dump: %v, want %v", dumped, active)
+		}
+	})
+}
+
+func TestFlagHTTPTrace(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		image := reg.Host + "/app:v1"
+		pull(t, d, image, "--plain-http", "--http-trace")
+		wantReferrers(t, d, image, active)
+		if len(d.LogLines("Connection successful")) == 0 {
+			t.Error("no connection was traced")
+		}
+	})
+}
+
+// Operations that the plugin does not change still work through it: push,
+// export, import, tag.
+func TestOtherOperations(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	both(t, func(t *testing.T, d *daemon.Daemon, _ bool) {
+		ctx := testContext(t)
+		image, tagged := reg.Host+"/app:v1", fmt.Sprintf("%s/pushed-%d:v2", reg.Host, len(d.Dir)+os.Getpid())
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		run := func(args ...string) string {
+			t.Helper()
+			out, err := d.Ctr(ctx, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		run("images", "pull", "--all-platforms", "--plain-http", image)
+		run("images", "tag", image, tagged)
+		run("images", "push", "--plain-http", tagged)
+		if reg.Count("PUT /v2/pushed-") == 0 {
+			t.Error("nothing was pushed")
+		}
+		run("images", "export", "--all-platforms", archive, tagged)
+		run("images", "rm", "--sync", image, tagged)
+		if n := len(contents(t, d)); n != 0 {
+			t.Errorf("%d blobs are left", n)
+		}
+		run("images", "import", "--all-platforms", archive)
+		if out := run("images", "ls", "-q"); !slices.Contains(strings.Fields(out), tagged) {
+			t.Errorf("the archive does not hold %s: %s", tagged, out)
+		}
+		run("images", "check")
+	})
+}

@@ -1,0 +1,166 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func mustSelect(t *testing.T, rules []Rule, repository string, client ...string) *Selection {
+	t.Helper()
+	p, err := New(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Select(repository, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestNewRejects(t *testing.T) {
+	t.Parallel()
+	everywhere := []string{"**"}
+	for _, tc := range []struct {
+		name string
+		rule Rule
+		want []string
+	}{
+		{"no repositories", Rule{}, []string{"repositories: is missing", `name at least one, "**" for all`}},
+		{"bad glob", Rule{Repositories: []string{"**", "a/b:v1"}}, []string{`repositories: "a/b:v1" has a tag`, "without tag or digest"}},
+		{"unknown set", Rule{Repositories: everywhere, ArtifactTypes: []string{"vex"}},
+			[]string{`artifact_types: "vex" is neither`, "signatures, attestations, sboms, all"}},
+		{"unknown set denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"all", "!vex"}}, []string{`artifact_types: "!vex"`, "sboms"}},
+		{"unknown set required", Rule{Repositories: everywhere, Required: []string{"signature"}}, []string{`required: "signature" is neither`, "signatures,"}},
+		{"denial required", Rule{Repositories: everywhere, Required: []string{SetSignatures, "!sboms"}},
+			[]string{`required: "!sboms" is a denial`, "denials belong into artifact_types"}},
+		{"depth below", Rule{Repositories: everywhere, Depth: -1}, []string{"depth: -1 is out of range", "write 1 to 8"}},
+		{"depth above", Rule{Repositories: everywhere, Depth: 9}, []string{"depth: 9 is out of range", "write 1 to 8"}},
+		{"on_error", Rule{Repositories: everywhere, OnError: "ignore"}, []string{`on_error: "ignore" is not known`, `write "warn" or "fail"`}},
+		{"on_error in capitals", Rule{Repositories: everywhere, OnError: "Fail"}, []string{`on_error: "Fail" is not known`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := New([]Rule{{Repositories: everywhere}, tc.rule})
+			wantInvalid(t, err, append(tc.want, "rules[1]: ")...)
+		})
+	}
+}
+
+func TestRuleDefaults(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		rule    Rule
+		depth   int
+		onError OnError
+	}{
+		{Rule{}, 2, Warn},
+		{Rule{Depth: 1, OnError: Warn}, 1, Warn},
+		{Rule{Depth: 8, OnError: Fail}, 8, Fail},
+	} {
+		tc.rule.Repositories = []string{"**"}
+		s := mustSelect(t, []Rule{tc.rule}, "docker.io/library/alpine")
+		if s.Depth() != tc.depth || s.OnError() != tc.onError {
+			t.Errorf("depth %d, on_error %q; want %d, %q", s.Depth(), s.OnError(), tc.depth, tc.onError)
+		}
+		if !s.Empty() {
+			t.Errorf("a rule that names no types takes some: %s", s)
+		}
+	}
+}
+
+func TestNoRules(t *testing.T) {
+	t.Parallel()
+	for _, rules := range [][]Rule{nil, {}} {
+		s := mustSelect(t, rules, "docker.io/library/alpine")
+		const want = `the built-in rule (no rules are configured): takes [signatures attestations], requires [], depth 2, on_error warn`
+		if s.String() != want {
+			t.Errorf("got  %s\nwant %s", s, want)
+		}
+		if s.Empty() || !s.Wants(TypeCosignSignature) || !s.Wants(TypeCosignAttestation) || s.Wants(TypeCosignSBOM) {
+			t.Errorf("%s: wants the wrong types", s)
+		}
+	}
+}
+
+func TestSelect(t *testing.T) {
+	t.Parallel()
+	rules := []Rule{
+		{Repositories: []string{"a.test/prod/**", "b.test/prod/**"}, ArtifactTypes: []string{SetSignatures}, Required: []string{SetSignatures}, Depth: 1, OnError: Fail},
+		{Repositories: []string{"*/prod/**"}, ArtifactTypes: []string{SetSBOMs}},
+		{Repositories: []string{"a.test/**"}, ArtifactTypes: []string{SetAll}},
+	}
+	const (
+		prod = "takes [signatures], requires [signatures], depth 1, on_error fail"
+		none = "no rule matches the repository"
+	)
+	for _, tc := range []struct {
+		name, repository string
+		client           []string
+		want             string
+	}{
+		{"first match wins", "a.test/prod/app", nil, `rule 1, repository "a.test/prod/**": ` + prod},
+		{"second glob of the first rule", "b.test/prod/app", nil, `rule 1, repository "b.test/prod/**": ` + prod},
+		{"second rule", "c.test/prod/app", nil, `rule 2, repository "*/prod/**": takes [sboms], requires [], depth 2, on_error warn`},
+		{"third rule", "a.test/dev", nil, `rule 3, repository "a.test/**": takes [all], requires [], depth 2, on_error warn`},
+		{"none", "c.test/dev", nil, none + ": takes [], requires [], depth 2, on_error warn"},
+		{"none, the client's", "c.test/dev", []string{SetSBOMs}, none + ", artifact types of the client's selection: takes [sboms], requires [], depth 2, on_error warn"},
+		{"the client's for the rule's", "a.test/prod/app", []string{"text/spdx", "!sboms"},
+			`rule 1, repository "a.test/prod/**", artifact types of the client's selection: takes [text/spdx !sboms], requires [signatures], depth 1, on_error fail`},
+		{"an empty client's leaves the rule's", "a.test/prod/app", []string{}, `rule 1, repository "a.test/prod/**": ` + prod},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := mustSelect(t, rules, tc.repository, tc.client...)
+			if s.String() != tc.want {
+				t.Errorf("got  %s\nwant %s", s, tc.want)
+			}
+			if origin, _, _ := strings.Cut(tc.want, ": takes"); s.Origin() != origin {
+				t.Errorf("origin %q, want %q", s.Origin(), origin)
+			}
+		})
+	}
+}
+
+// One policy serves every pull: what one client sends must not reach the next.
+func TestSelectLeavesThePolicyAlone(t *testing.T) {
+	t.Parallel()
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range [][]string{{SetSBOMs}, nil} {
+		s, err := p.Select("a.test/app", client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Wants("text/spdx") != (client != nil) {
+			t.Errorf("client %q: %s", client, s)
+		}
+	}
+}
+
+func TestSelectRejectsTheClientsTypes(t *testing.T) {
+	t.Parallel()
+	p, err := New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Select("a.test/app", []string{SetSBOMs, "vex"})
+	wantInvalid(t, err, "selection: artifact_types", `"vex"`, "signatures, attestations, sboms, all")
+}
+
+func TestClientNeverLiftsRequired(t *testing.T) {
+	t.Parallel()
+	rules := []Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures}, Required: []string{SetSignatures}}}
+	for _, client := range [][]string{{SetSBOMs}, {"!all"}, {"!signatures"}} {
+		s := mustSelect(t, rules, "a.test/app", client...)
+		if s.Empty() {
+			t.Errorf("client %q: the registry would not be asked", client)
+		}
+		if got := s.Missing(nil); !slices.Equal(got, []string{SetSignatures}) {
+			t.Errorf("client %q: missing %q", client, got)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	const (
+		sign    = "https://sigstore.dev/cosign/sign/v1"
+		notary  = "application/vnd.cncf.notary.signature"
+		spdx    = "application/spdx+json"
+		example = "application/vnd.example.a"
+	)
+	bundle := Referrer{ArtifactType: bundleV03}
+	signature := Referrer{ArtifactType: bundleV03, Annotations: predicate(sign)}
+	provenance := Referrer{ArtifactType: bundleV03, Annotations: predicate("https://slsa.dev/provenance/v1")}
+	for _, tc := range []struct {
+		name            string
+		types, required []string
+		r               Referrer
+		listed, final   Verdict
+		reason          string // of both; a listing's type that says nothing has its own
+	}{
+		{"exact", []string{"text/x", spdx}, nil, Referrer{ArtifactType: spdx}, Take, Take, `artifact type "application/spdx+json"`},
+		{"glob", []string{"application/vnd.example.*"}, nil, Referrer{ArtifactType: example}, Take, Take, `artifact type "application/vnd.example.*"`},
+		{"set", []string{SetSBOMs, SetSignatures}, nil, Referrer{ArtifactType: notary}, Take, Take, `artifact type "signatures"`},
+		{"nothing matches", []string{SetSBOMs}, nil, Referrer{ArtifactType: notary}, Skip, Skip, `"application/vnd.cncf.notary.signature" is not among`},
+		{"nothing wanted", nil, nil, Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
+
+		{"denial last", []string{SetAll, "!sboms"}, nil, Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
+		{"denial first", []string{"!sboms", SetAll}, nil, Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
+		{"denial of another type", []string{"!sboms", SetAll}, nil, Referrer{ArtifactType: notary}, Take, Take, `artifact type "all"`},
+		{"denial alone takes nothing", []string{"!sboms"}, nil, Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
+		{"denial in another case", []string{SetAll, "!Application/SPDX+JSON"}, nil, Referrer{ArtifactType: "application/Spdx+json; v=1"}, Skip, Skip, `denied by "!Application/SPDX+JSON"`},
+
+		{"required, not among the types", []string{SetSBOMs}, []string{SetSignatures}, Referrer{ArtifactType: notary}, Take, Take, `required "signatures"`},
+		{"required, no types", nil, []string{"application/vnd.example.*"}, Referrer{ArtifactType: example}, Take, Take, `required "application/vnd.example.*"`},
+
+		{"bundle, signature wanted", []string{SetSignatures}, nil, signature, Take, Take, `artifact type "signatures"`},
+		{"bundle, attestation not wanted", []string{SetSignatures}, nil, provenance, Skip, Skip, "is not among"},
+		{"bundle, attestation wanted", []string{SetAttestations}, nil, provenance, Take, Take, `artifact type "attestations"`},
+		{"bundle, attestation denied", []string{SetAll, "!attestations"}, nil, provenance, Skip, Skip, `denied by "!attestations"`},
+		{"bundle that says nothing", []string{SetAttestations}, nil, bundle, Ask, Take, `artifact type "attestations"`},
+		{"bundle that says nothing, required", nil, []string{SetSignatures}, bundle, Ask, Take, `required "signatures"`},
+		{"bundle that says nothing, SBOMs wanted", []string{SetSBOMs}, nil, bundle, Skip, Skip, "is not among"},
+		{"bundle that says nothing, by its type", []string{SetSignatures, bundleV03}, nil, bundle, Take, Take, "artifact type \"" + bundleV03},
+		{"bundle that says nothing, denied by its type", []string{SetAll, "!" + bundleV03}, nil, bundle, Skip, Skip, "denied by"},
+		{"bundle that says nothing, one reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, `artifact type "signatures"`},
+
+		{"no type", []string{SetSignatures}, nil, Referrer{}, Ask, Skip, ""},
+		{"no type, all wanted", []string{SetAll}, nil, Referrer{}, Ask, Take, ""},
+		{"oci.empty", []string{SetSignatures}, nil, Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
+		{"oci.empty in another case", []string{SetSignatures}, nil, Referrer{ArtifactType: "Application/vnd.OCI.empty.v1+json; a=b"}, Ask, Skip, ""},
+		{"oci.empty, denied", []string{SetAll, "!application/vnd.oci.*"}, nil, Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
+		{"OCI image config", []string{SetSignatures}, nil, Referrer{ArtifactType: "application/vnd.oci.image.config.v1+json"}, Ask, Skip, ""},
+		{"Docker image config", []string{SetAll}, nil, Referrer{ArtifactType: "application/vnd.docker.container.image.v1+json"}, Ask, Take, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := mustSelect(t, []Rule{
+				{Repositories: []string{"elsewhere.test/**"}, ArtifactTypes: []string{SetAll}},
+				{Repositories: []string{"a.test/**"}, ArtifactTypes: tc.types, Required: tc.required},
+			}, "a.test/app")
+			listed, final := s.Decide(tc.r), s.DecideManifest(tc.r)
+			if listed.Verdict != tc.listed || final.Verdict != tc.final {
+				t.Errorf("verdicts %v by the listing, %v by the manifest; want %v, %v", listed, final, tc.listed, tc.final)
+			}
+			reasons := []string{final.Reason}
+			if tc.reason == "" {
+				if !strings.Contains(listed.Reason, "the manifest decides") {
+					t.Errorf("reason %q does not say who decides", listed.Reason)
+				}
+			} else {
+				reasons = append(reasons, listed.Reason)
+			}
+			for _, reason := range reasons {
+				if !strings.HasPrefix(reason, `rule 2, repository "a.test/**": `) || !strings.Contains(reason, tc.reason) {
+					t.Errorf("reason %q names not both rule 2 and %s", reason, tc.reason)
+				}
+			}
+			if tc.r.Annotations == nil && s.Wants(tc.r.ArtifactType) != (tc.final == Take) {
+				t.Errorf("Wants is not as the manifest decides")
+			}
+		})
+	}
+}
+
+func TestReasonNamesTheClient(t *testing.T) {
+	t.Parallel()
+	s := mustSelect(t, nil, "a.test/app", SetSBOMs)
+	got := s.DecideManifest(Referrer{ArtifactType: "text/spdx"})
+	want := Decision{Take, `the built-in rule (no rules are configured), artifact types of the client's selection: artifact type "sboms"`}
+	if got != want {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		types, required []string
+		want            bool
+	}{
+		{nil, nil, true},
+		{[]string{"!sboms"}, nil, true},
+		{[]string{"!sboms", SetAll}, nil, false},
+		{nil, []string{SetSignatures}, false},
+	} {
+		s := mustSelect(t, []Rule{{Repositories: []string{"**"}, ArtifactTypes: tc.types, Required: tc.required}}, "a.test/app")
+		if s.Empty() != tc.want {
+			t.Errorf("%s: empty %v", s, s.Empty())
+		}
+	}
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	notary := Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
+	spdx := Referrer{ArtifactType: "Application/SPDX+JSON"}
+	bundle := Referrer{ArtifactType: bundleV03}
+	for _, tc := range []struct {
+		name     string
+		required []string
+		found    []Referrer
+		want     []string
+	}{
+		{"nothing required", nil, nil, nil},
+		{"nothing found", []string{SetSignatures, SetSBOMs}, nil, []string{SetSignatures, SetSBOMs}},
+		{"all found", []string{SetSignatures, SetSBOMs}, []Referrer{spdx, notary}, nil},
+		{"one found", []string{SetSignatures, SetSBOMs}, []Referrer{notary, notary}, []string{SetSBOMs}},
+		{"one referrer for two patterns", []string{SetSBOMs, "application/spdx*"}, []Referrer{spdx}, nil},
+		{"of another type", []string{"application/vnd.example.*"}, []Referrer{spdx}, []string{"application/vnd.example.*"}},
+		{"anything", []string{SetAll}, []Referrer{spdx}, nil},
+		{"anything, nothing found", []string{SetAll}, nil, []string{SetAll}},
+		{"a bundle that says nothing", []string{SetSignatures, SetAttestations}, []Referrer{bundle}, []string{SetSignatures, SetAttestations}},
+		{"a bundle by its type", []string{bundleV03}, []Referrer{bundle}, nil},
+		{"an attestation is no signature", []string{SetSignatures}, []Referrer{{bundleV03, predicate("https://slsa.dev/provenance/v1")}}, []string{SetSignatures}},
+		{"a signature", []string{SetSignatures}, []Referrer{bundle, {bundleV03, predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := mustSelect(t, []Rule{{Repositories: []string{"**"}, Required: tc.required}}, "a.test/app")
+			if got := s.Missing(tc.found); !slices.Equal(got, tc.want) {
+				t.Errorf("missing %q, want %q", got, tc.want)
+			}
+			if got := s.Required(); !slices.Equal(got, tc.required) {
+				t.Errorf("required %q, want %q", got, tc.required)
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestTypePattern(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		pattern string
+		match   []string
+		differ  []string
+	}{
+		{
+			pattern: "application/spdx+json",
+			match: []string{
+				"application/spdx+json",
+				"Application/SPDX+JSON", // RFC 6838, 4.2: names are case-insensitive
+				"application/spdx+json; charset=utf-8",
+				"application/spdx+json;version=2.3",
+				" application/spdx+json ",
+			},
+			differ: []string{"", "application/spdx", "application/spdx+json2", "text/spdx+json"},
+		}, {
+			pattern: "Application/SPDX+JSON;version=2.2",
+			match:   []string{"application/spdx+json", "application/spdx+json;version=2.3"},
+			differ:  []string{"application/json"},
+		}, {
+			pattern: "application/vnd.Example.*",
+			match:   []string{"application/vnd.example.a", "APPLICATION/VND.EXAMPLE.a/b", "application/vnd.example.;q=1"},
+			differ:  []string{"application/vnd.example", "application/vndXexample.a", "x/application/vnd.example.a"},
+		}, {
+			pattern: "*+json",
+			match:   []string{"application/spdx+json", "text/spdx+json; charset=utf-8"},
+			differ:  []string{"application/spdx+jsonx", "application/spdxjson"},
+		}, {
+			pattern: "*",
+			match:   []string{"application/spdx+json", "sbom", ""},
+		}, {
+			pattern: "sbom/cyclone-dx", // oras users attach what they like
+			match:   []string{"sbom/cyclone-dx", "SBOM/Cyclone-DX"},
+			differ:  []string{"sbom/cyclone"},
+		}, {
+			pattern: SetSBOMs,
+			match:   []string{"application/spdx+json", "Text/SPDX; charset=utf-8"},
+			differ:  []string{"sboms", "application/vnd.in-toto+json"},
+		}, {
+			pattern: SetAll,
+			match:   []string{"application/spdx+json", "anything", ""},
+		},
+	} {
+		t.Run(tc.pattern, func(t *testing.T) {
+			t.Parallel()
+			for _, prefix := range []string{"", "!"} {
+				p, err := parseType(prefix + tc.pattern)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p.deny != (prefix == "!") || p.text != prefix+tc.pattern {
+					t.Errorf("deny %v, text %q of %q", p.deny, p.text, prefix+tc.pattern)
+				}
+				for _, mime := range tc.match {
+					if match, sure := p.matches(Referrer{ArtifactType: mime}); !match || !sure {
+						t.Errorf("%q does not surely match %q", p.text, mime)
+					}
+				}
+				for _, mime := range tc.differ {
+					if match, _ := p.matches(Referrer{ArtifactType: mime}); match {
+						t.Errorf("%q matches %q", p.text, mime)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestTypePatternRejects(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ pattern, what string }{
+		{"", "is empty"},
+		{"   ", "is empty"},
+		{"!", "is empty"},
+		{"! ", "is empty"},
+		{"!!application/spdx+json", "has a character that no media type has"},
+		{"application/[ab]", "has a character that no media type has"},
+		{"application/vnd.ex?mple", "has a character that no media type has"},
+		{"application/spdx\n", "has a character that no media type has"},
+		{"application/späx", "has a character that no media type has"},
+		{"signature", "is neither a media type nor a set"},
+		{"!sbom", "is neither a media type nor a set"},
+		{"Signatures", "is neither a media type nor a set"},
+		{"signatures ", "is neither a media type nor a set"},
+	} {
+		t.Run(tc.pattern, func(t *testing.T) {
+			t.Parallel()
+			_, err := parseType(tc.pattern)
+			wantInvalid(t, err, append([]string{strconv.Quote(tc.pattern), tc.what, "write a media type, a glob"}, setNames...)...)
+			if _, err := parseTypes([]string{SetAll, tc.pattern}); err == nil {
+				t.Error("accepted in a list")
+			}
+		})
+	}
+}
+
+func TestTypeListFind(t *testing.T) {
+	t.Parallel()
+	list, err := parseTypes([]string{SetSignatures, "!application/vnd.dev.*", SetAttestations, bundleV03, "!text/*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		r    Referrer
+		deny bool
+		want string
+		sure bool
+	}{
+		{"the first of the takes", Referrer{ArtifactType: TypeCosignSignature}, false, SetSignatures, true},
+		{"the first of the denials", Referrer{ArtifactType: TypeCosignSignature}, true, "!application/vnd.dev.*", true},
+		{"a sure one before earlier unsure ones", Referrer{ArtifactType: bundleV03}, false, bundleV03, true},
+		{"the first of the unsure ones", Referrer{ArtifactType: bundleV01}, false, SetSignatures, false},
+		{"none", Referrer{ArtifactType: "application/spdx+json"}, false, "", true},
+	} {
+		t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			found, sure := list.find(tc.r, tc.deny)
+			got := ""
+			if found != nil {
+				got = found.text
+			}
+			if got != tc.want || sure != tc.sure {
+				t.Errorf("found %q, sure %v; want %q, %v", got, sure, tc.want, tc.sure)
+			}
+		})
+	}
+}
+
+func TestSetNamesAreLiterals(t *testing.T) {
+	t.Parallel()
+	want := []string{"signatures", "attestations", "sboms", "all"}
+	if !slices.Equal(setNames, want) {
+		t.Errorf("sets %q, want %q, which operators write", setNames, want)
+	}
+}
