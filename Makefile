@@ -23,7 +23,7 @@ help: ## list the targets
 
 build: ## bin/containerd and bin/ctr
 	@mkdir -p bin
-	cd cmd && $(GO) build -o ../bin/ ./containerd ./ctr
+	@cd cmd && $(GO) build -o ../bin/ ./containerd ./ctr
 
 demo: build ## pull a signed image from an embedded registry and show what came (needs root)
 	@cd integration && $(GO) build -o ../bin/demo ./demo

@@ -1,17 +1,12 @@
 package referrers
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/containerd/errdefs"
-	"github.com/pelletier/go-toml/v2"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -75,13 +70,14 @@ func defaults() map[string]any {
 // parseConfig decodes a table strictly. The error is
 // errdefs.ErrInvalidArgument, names the key and says what to write instead.
 func parseConfig(table map[string]any) (*Config, error) {
-	for key, value := range defaults() {
-		if _, ok := table[key]; !ok {
-			table[key] = value
-		}
+	all := defaults()
+	maps.Copy(all, table)
+	table, err := canonical(all)
+	if err != nil {
+		return nil, err
 	}
 	var c Config
-	if err := decodeStrict(table, &c); err != nil {
+	if err := decodeTable(table, &c); err != nil {
 		return nil, err
 	}
 	for _, check := range []struct {
@@ -98,17 +94,10 @@ func parseConfig(table map[string]any) (*Config, error) {
 		{"push", !c.Push, "false; this version carries no referrers on push yet"},
 	} {
 		if !check.ok {
-			return nil, fmt.Errorf("key %s = %v: write %s: %w", check.key, quote(table[check.key]), check.how, errdefs.ErrInvalidArgument)
+			return nil, badValue(check.key, table[check.key], check.how)
 		}
 	}
 	return &c, nil
-}
-
-func quote(v any) string {
-	if s, ok := v.(string); ok {
-		return strconv.Quote(s)
-	}
-	return fmt.Sprint(v)
 }
 
 func (c *Config) limits() gather.Limits {
@@ -119,29 +108,6 @@ func (c *Config) limits() gather.Limits {
 		MaxTotalSize:           int64(c.MaxTotalSize),
 		MaxConcurrentDownloads: c.MaxConcurrentDownloads,
 	}
-}
-
-// decodeStrict decodes a table onto a struct. A key that the struct does not
-// have is an error, as is one of the wrong type.
-func decodeStrict(table map[string]any, into any) error {
-	b, err := toml.Marshal(table)
-	if err != nil {
-		return err
-	}
-	err = toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(into)
-	var unknown *toml.StrictMissingError
-	if errors.As(err, &unknown) {
-		var keys []string
-		for _, e := range unknown.Errors {
-			keys = append(keys, strings.Join(e.Key(), "."))
-		}
-		return fmt.Errorf("unknown key %s: check its spelling against docs/configuration.md, or remove it: %w", strings.Join(keys, ", "), errdefs.ErrInvalidArgument)
-	}
-	var wrong *toml.DecodeError
-	if errors.As(err, &wrong) {
-		return fmt.Errorf("key %s: %w: %w", strings.Join(wrong.Key(), "."), err, errdefs.ErrInvalidArgument)
-	}
-	return err
 }
 
 // duration is a time.Duration that is written as Go prints it.
@@ -175,7 +141,7 @@ func (s *size) UnmarshalText(text []byte) error {
 		*s = size(n * unit)
 		return nil
 	}
-	return fmt.Errorf("%q is too large a size", text)
+	return fmt.Errorf("%q is more than can be counted: write a smaller size, such as \"32MiB\"", text)
 }
 
 // String returns the size in the largest unit that keeps it whole.

@@ -138,7 +138,7 @@ func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Trans
 		}
 		config := reflect.New(reflect.TypeOf(r.Config).Elem())
 		config.Elem().Set(reflect.ValueOf(r.Config).Elem())
-		if err := decodeStrict(settings, config.Interface()); err != nil {
+		if err := decodeForeign(settings, config.Interface()); err != nil {
 			return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers, table local: %w", err)
 		}
 		lic := *ic

@@ -3,8 +3,6 @@ package integration
 import (
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -61,9 +59,6 @@ func startDaemon(t *testing.T, config daemon.Config) *daemon.Daemon {
 	t.Helper()
 	if err := daemon.Root(); err != nil {
 		t.Fatal(err)
-	}
-	if dir := os.Getenv("TRANSFER_REFERRERS_BIN"); dir != "" {
-		config.Binary, config.Ctr = filepath.Join(dir, "containerd"), filepath.Join(dir, "ctr")
 	}
 	d, err := daemon.Start(t.Context(), config)
 	if err != nil {

@@ -46,8 +46,8 @@ func TestDisabledPlugins(t *testing.T) {
 func TestConfigurationThatCannotBeMeant(t *testing.T) {
 	for _, tc := range []struct{ name, plugin, says string }{
 		{"unknown key", "max_refs = 3\n", "unknown key max_refs: check its spelling"},
-		{"unknown key in a rule", rule(`require = ["signatures"]`), "unknown key rules.require: check its spelling"},
-		{"glob", strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), `rules[0]: repositories: \"https://registry.example.com/**\" has a scheme; leave it out`},
+		{"unknown key in a rule", rule(`require = ["signatures"]`), "rule 1: unknown key require: check its spelling"},
+		{"glob", strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), `rule 1: repositories: \"https://registry.example.com/**\" has a scheme; leave it out`},
 		{"size", `max_blob_size = "32 megs"`, `\"32 megs\" is no size: write a whole number and B, KiB, MiB, GiB or TiB`},
 		{"duration", `timeout = "30 seconds"`, `\"30 seconds\" is no duration: write a number and a unit`},
 		{"local", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nmax_downloads = 3\n", "table local: unknown key max_downloads"},
@@ -89,5 +89,16 @@ func TestLocalSettings(t *testing.T) {
 	if !strings.Contains(out, "Committed") {
 		t.Errorf("the image was not unpacked into the native snapshotter: %s", out)
 	}
+	wantReferrers(t, d, image, true)
+}
+
+// Configuration files of version 3 work as well: operators have them.
+func TestConfigurationVersion3(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything, Version: 3})
+	image := reg.Host + "/app:v1"
+	pull(t, d, image)
 	wantReferrers(t, d, image, true)
 }

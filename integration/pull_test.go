@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestPullAgain(t *testing.T) {
 		t.Errorf("content changed:\nbefore %v\nafter  %v", before, after)
 	}
 	for _, r := range reg.Requests() {
-		if strings.Contains(r.Path, "/blobs/") || r.Method == "GET" && strings.Contains(r.Path, "/manifests/sha256:") {
+		if strings.Contains(r.Path, "/blobs/") || r.Method == http.MethodGet && strings.Contains(r.Path, "/manifests/sha256:") {
 			t.Errorf("content that is stored was fetched again: %s", r)
 		}
 	}

@@ -220,7 +220,7 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 	if f, ok := d.ImageStorer.(transfer.ImageFilterer); ok {
 		h = f.ImageFilter(h, store)
 	}
-	wanted := platforms.MatchComparer(platforms.All)
+	wanted := platforms.All
 	if ps := d.Platforms(); len(ps) > 0 {
 		wanted = platforms.Ordered(ps...)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
@@ -57,6 +58,13 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 		switch d := dst.(type) {
 		case transfer.ImageStorer:
 			return t.pull(ctx, s, d, opts...)
+		}
+	case transfer.ImageGetter:
+		switch d := dst.(type) {
+		case *archive.Stream:
+			if t.Export {
+				dst = d.WithReferrers()
+			}
 		}
 	}
 	return t.Local.Transfer(ctx, src, dst, opts...)

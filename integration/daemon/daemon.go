@@ -32,14 +32,17 @@ const (
 
 // Config says how to start a daemon. The zero value is a stock containerd.
 type Config struct {
-	// Binary and Ctr are the programs; empty means bin/ of the repository.
+	// Binary and Ctr are the programs; empty means those that were built.
 	Binary, Ctr string
 	// Disabled are the plugins to disable.
 	Disabled []string
 	// Plugin is TOML within the plugin's table.
 	Plugin string
-	// Extra is TOML at the end of the configuration.
-	Extra string
+	// Whole is a configuration that stands in for Disabled and Plugin; where
+	// the daemon lives is added to it.
+	Whole string
+	// Version is that of the configuration; 0 means 4.
+	Version int
 	// MayFail lets plugins fail to load.
 	MayFail bool
 }
@@ -66,11 +69,23 @@ func Root() error {
 	if os.Geteuid() != 0 {
 		return errors.New("containerd needs root to unpack and mount layers; run this as root, for instance with sudo")
 	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return errors.New("containerd needs the capability CAP_SYS_ADMIN to mount layers, which this root lacks; run this outside of the container, or in one with --privileged")
+	}
 	return nil
 }
 
-// bin finds a program in bin/ of the repository, above the working directory.
+// bin finds a program in the directory that TRANSFER_REFERRERS_BIN names, or else
+// in bin/ of the repository, above the working directory.
 func bin(name string) (string, error) {
+	if dir := os.Getenv("TRANSFER_REFERRERS_BIN"); dir != "" {
+		return filepath.Join(dir, name), nil
+	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -120,25 +135,39 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 func (d *Daemon) configPath() string { return filepath.Join(d.Dir, "config.toml") }
 
 func (d *Daemon) toml() string {
+	if d.config.Whole != "" {
+		return fmt.Sprintf("root = %q\nstate = %q\nimports = []\n%s\n%s", filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), d.config.Whole, d.sockets())
+	}
 	quoted := make([]string, len(d.config.Disabled))
 	for i, p := range d.config.Disabled {
 		quoted[i] = fmt.Sprintf("%q", p)
 	}
-	return fmt.Sprintf(`version = 4
+	version := d.config.Version
+	if version == 0 {
+		version = 4
+	}
+	return fmt.Sprintf(`version = %d
 root = %q
 state = %q
 disabled_plugins = [%s]
 imports = []
 
-[plugins."io.containerd.server.v1.grpc"]
-  address = %q
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = %q
 [plugins."io.containerd.transfer.v1.referrers"]
 %s
 %s
-`, filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), strings.Join(quoted, ", "),
-		d.Address, d.Address+".ttrpc", d.config.Plugin, d.config.Extra)
+`, version, filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), strings.Join(quoted, ", "),
+		d.config.Plugin, d.sockets())
+}
+
+func (d *Daemon) sockets() string {
+	if d.config.Version == 3 {
+		return fmt.Sprintf("[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
+	}
+	return fmt.Sprintf(`[plugins."io.containerd.server.v1.grpc"]
+  address = %q
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = %q
+`, d.Address, d.Address+".ttrpc")
 }
 
 func (d *Daemon) start(ctx context.Context) error {
@@ -176,7 +205,7 @@ func (d *Daemon) connect(ctx context.Context) error {
 				d.Client = client
 				return nil
 			}
-			client.Close()
+			_ = client.Close() // another try follows
 		}
 		select {
 		case <-d.exited:

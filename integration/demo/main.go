@@ -60,26 +60,26 @@ func run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.Stop()) }()
 
 	image := reg.Host + "/app:v1"
-	for _, args := range [][]string{
-		{"images", "pull", "--platform", "linux/amd64", image},
-		{"referrers", "ls", image},
+	for _, step := range []struct {
+		args []string
+		show func(string) string
+	}{
+		{[]string{"images", "pull", "--platform", "linux/amd64", image}, lastLine},
+		{[]string{"referrers", "ls", image}, strings.TrimSpace},
 	} {
-		fmt.Println("$ ctr", strings.Join(args, " "))
-		out, err := d.Ctr(ctx, args...)
+		fmt.Println("$ ctr", strings.Join(step.args, " "))
+		out, err := d.Ctr(ctx, step.args...)
 		if err != nil {
 			return err
 		}
-		fmt.Println(lastFrame(out, image))
-		fmt.Println()
+		fmt.Println(step.show(out))
 	}
 	return nil
 }
 
-// lastFrame cuts off what ctr draws over on a terminal: it prints its progress
-// again and again, each time from the image's name on.
-func lastFrame(out, image string) string {
-	if i := strings.LastIndex(out, "\n"+image); i >= 0 {
-		out = out[i+1:]
-	}
-	return strings.TrimSpace(out)
+// lastLine is what ctr's progress ends with: piped, it prints its whole tree
+// again at every step.
+func lastLine(out string) string {
+	out = strings.TrimSpace(out)
+	return out[strings.LastIndex(out, "\n")+1:]
 }

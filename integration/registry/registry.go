@@ -20,7 +20,7 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // distribution's storage here
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/olareg/olareg"
 	"github.com/olareg/olareg/config"

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -21,10 +23,12 @@ import (
 // MaxDescriptors is how many descriptors of one JSON array are read.
 const MaxDescriptors = 1000
 
+// MaxAnnotations is how many bytes of JSON a manifest's annotations may have.
+const MaxAnnotations = 64 << 10
+
 // Descriptors is a JSON array of descriptors, of which the first MaxDescriptors
 // are read and the rest only counted for existing: four mebibytes of "{}" would
-// become hundreds of descriptors' worth of memory for each of their bytes.
-// Inline data, URLs and platforms are dropped; nothing here uses them.
+// become hundreds of mebibytes of descriptors.
 type Descriptors struct {
 	List []ocispec.Descriptor
 	// More says that the array holds more than List.
@@ -36,7 +40,7 @@ type Descriptors struct {
 // UnmarshalJSON implements json.Unmarshaler.
 func (d *Descriptors) UnmarshalJSON(data []byte) error {
 	*d = Descriptors{Present: true}
-	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
+	if isNull(data) {
 		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -48,12 +52,60 @@ func (d *Descriptors) UnmarshalJSON(data []byte) error {
 			d.More = true
 			return nil
 		}
-		var desc ocispec.Descriptor
+		var desc descriptor
 		if err := dec.Decode(&desc); err != nil {
 			return err
 		}
-		desc.Data, desc.URLs, desc.Platform = nil, nil, nil
-		d.List = append(d.List, desc)
+		d.List = append(d.List, desc.descriptor())
+	}
+	return nil
+}
+
+func isNull(data []byte) bool { return bytes.Equal(bytes.TrimSpace(data), []byte("null")) }
+
+// descriptor is what is read of an ocispec.Descriptor. Inline data, URLs and
+// platforms are not even built: nothing here uses them.
+type descriptor struct {
+	MediaType    string        `json:"mediaType"`
+	ArtifactType string        `json:"artifactType"`
+	Digest       digest.Digest `json:"digest"`
+	Size         int64         `json:"size"`
+	Annotations  telling       `json:"annotations"`
+}
+
+func (d *descriptor) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, ArtifactType: d.ArtifactType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
+}
+
+// telling are those annotations of a descriptor that policy looks at. A listing
+// may have any number.
+type telling map[string]string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *telling) UnmarshalJSON(data []byte) error {
+	*t = nil
+	if isNull(data) || len(data) > MaxAnnotations { // then the manifest decides, if any
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return errors.New("annotations are not an object")
+	}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var value string
+		if err := dec.Decode(&value); err != nil {
+			return err
+		}
+		if k, ok := key.(string); ok && slices.Contains(policy.Annotations, k) {
+			if *t == nil {
+				*t = telling{}
+			}
+			(*t)[k] = value
+		}
 	}
 	return nil
 }
@@ -110,36 +162,57 @@ func Parse(data []byte, mediaType string, maxChildren int) (*Manifest, error) {
 		return nil, fmt.Errorf("%q is neither a manifest nor an index: %w", mediaType, errdefs.ErrInvalidArgument)
 	}
 	var raw struct {
-		MediaType    string              `json:"mediaType"`
-		ArtifactType string              `json:"artifactType"`
-		Config       *ocispec.Descriptor `json:"config"`
-		Layers       Descriptors         `json:"layers"`
-		Manifests    Descriptors         `json:"manifests"`
-		Subject      *ocispec.Descriptor `json:"subject"`
-		Annotations  map[string]string   `json:"annotations"`
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		ArtifactType  string          `json:"artifactType"`
+		Config        *descriptor     `json:"config"`
+		Layers        Descriptors     `json:"layers"`
+		Manifests     Descriptors     `json:"manifests"`
+		Subject       *descriptor     `json:"subject"`
+		Annotations   json.RawMessage `json:"annotations"`
 	}
 	if err := unmarshal(data, &raw); err != nil {
 		return nil, err
 	}
-	if raw.MediaType != "" && raw.MediaType != mediaType {
+	index := images.IsIndexType(mediaType)
+	switch {
+	case raw.SchemaVersion != 0 && raw.SchemaVersion != 2:
+		return nil, fmt.Errorf("schemaVersion %d, only 2 is known: %w", raw.SchemaVersion, errdefs.ErrInvalidArgument)
+	case raw.MediaType != "" && raw.MediaType != mediaType:
 		return nil, fmt.Errorf("the manifest calls itself %q, its descriptor %q: %w", raw.MediaType, mediaType, errdefs.ErrInvalidArgument)
+	case index && (raw.Config != nil || raw.Layers.Present || !raw.Manifests.Present), !index && raw.Manifests.Present:
+		// What is both is read as one by some and as the other by others
+		// (CVE-2021-41190).
+		return nil, fmt.Errorf("%q with the fields of another kind: %w", mediaType, errdefs.ErrInvalidArgument)
 	}
-	m := &Manifest{MediaType: mediaType, ArtifactType: raw.ArtifactType, Annotations: raw.Annotations, Subject: raw.Subject}
+	m := &Manifest{MediaType: mediaType, ArtifactType: raw.ArtifactType}
+	if len(raw.Annotations) > MaxAnnotations {
+		return nil, fmt.Errorf("annotations have %d bytes, the limit is %d: %w", len(raw.Annotations), MaxAnnotations, errdefs.ErrResourceExhausted)
+	}
+	if raw.Annotations != nil && !isNull(raw.Annotations) {
+		if err := unmarshal(raw.Annotations, &m.Annotations); err != nil {
+			return nil, fmt.Errorf("annotations: %w", err)
+		}
+	}
+	if raw.Subject != nil {
+		subject := raw.Subject.descriptor()
+		m.Subject = &subject
+	}
 	children := raw.Layers
-	if images.IsIndexType(mediaType) {
+	if index {
 		children = raw.Manifests
 		m.Manifests = raw.Manifests.List
 	} else {
 		if raw.Config != nil {
-			m.Blobs = append(m.Blobs, *raw.Config)
+			m.Blobs = append(m.Blobs, raw.Config.descriptor())
 			if m.ArtifactType == "" {
 				m.ArtifactType = raw.Config.MediaType
 			}
 		}
 		m.Blobs = append(m.Blobs, raw.Layers.List...)
 	}
-	if children.More || len(children.List) > maxChildren {
-		return nil, fmt.Errorf("more than %d layers or manifests: %w", maxChildren, errdefs.ErrResourceExhausted)
+	if most := min(maxChildren, MaxDescriptors); children.More || len(children.List) > most {
+		return nil, fmt.Errorf("more than %d layers or manifests: %w", most, errdefs.ErrResourceExhausted)
 	}
 	if legacy := cosignType(m.ArtifactType, raw.Layers.List); legacy != "" && raw.ArtifactType == "" {
 		m.ArtifactType = legacy
@@ -169,8 +242,11 @@ func (m *Manifest) Referrer() policy.Referrer {
 	return policy.Referrer{ArtifactType: m.ArtifactType, Annotations: m.Annotations}
 }
 
-// unmarshal decodes exactly one JSON value.
+// unmarshal decodes exactly one JSON object.
 func unmarshal(data []byte, v any) error {
+	if isNull(data) {
+		return fmt.Errorf("decode JSON: null is no object: %w", errdefs.ErrInvalidArgument)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("decode JSON: %w: %w", err, errdefs.ErrInvalidArgument)

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// Status, on a subject that was asked about, is what is known of its
-	// referrers: present, absent, unknown or truncated.
+	// Status stands on a subject that was asked about: what is known of its
+	// referrers, present, absent, unknown or truncated.
 	Status = "transfer-referrers/status"
-	// Checked, beside it, is when that was learnt (RFC 3339, UTC).
+	// Checked stands beside it: when that was learnt (RFC 3339, UTC).
 	Checked = "transfer-referrers/checked"
-	// ArtifactType, on a referrer that its manifest does not tell the type
-	// of, is what it was taken for: cosign's tags name types that no
+	// ArtifactType stands on a referrer whose manifest does not tell its
+	// type: what it was taken for. cosign's tags name types that no
 	// manifest carries.
 	ArtifactType = "transfer-referrers/artifact-type"
 
@@ -64,9 +64,10 @@ func Tie(existing map[string]string, referrers ...digest.Digest) map[string]stri
 		return existing[key]
 	}
 	for _, dgst := range referrers {
-		key := referrer + dgst.Encoded()[:short]
+		hex := dgst.Encoded()
+		key := referrer + hex[:min(short, len(hex))]
 		if v := holder(key); v != "" && v != dgst.String() {
-			key = referrer + dgst.Encoded()
+			key = referrer + hex
 		}
 		out[key] = dgst.String()
 	}

@@ -44,7 +44,22 @@ func repositoryGlob(pattern string) (glob, error) {
 	if _, path, ok := strings.Cut(pattern, "/"); ok && strings.Contains(path, ":") {
 		return fail("has a tag", "rules match repositories, without tag or digest")
 	}
-	return glob{text: pattern, re: compileGlob(pattern, `[^/]*`)}, nil
+	if !strings.Contains(pattern, "/") && !strings.Contains(pattern, "**") {
+		return fail("has no registry, and so matches no repository", `write it in full, "docker.io/library/alpine"`)
+	}
+	return glob{text: pattern, re: compileGlob(normalizeRepository(pattern), `[^/]*`)}, nil
+}
+
+// normalizeRepository gives a repository one name: a registry's host is the same
+// in any case, with its default port or without, and as a fully qualified name.
+// A rule must not be missed for how a reference is spelt.
+func normalizeRepository(name string) string {
+	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
+	if !ok {
+		return registry
+	}
+	registry = strings.TrimSuffix(strings.TrimSuffix(registry, ":443"), ".")
+	return registry + "/" + path
 }
 
 // compileGlob turns every "**" into "anything" and every "*" into star.

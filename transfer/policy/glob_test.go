@@ -88,6 +88,8 @@ func TestRepositoryGlobRejects(t *testing.T) {
 		{"registry.example.com/prod/", "empty path component", "write registry.example.com/prod/**"},
 		{"/prod/**", "empty path component", "write registry.example.com/prod/**"},
 		{"registry.example.com//app", "empty path component", "write registry.example.com/prod/**"},
+		{"alpine", "has no registry", "docker.io/library/alpine"},
+		{"alpine:3.19", "has no registry", "docker.io/library/alpine"},
 		{"registry.example.com/app:v1", "has a tag", "without tag or digest"},
 		{"localhost:5000/app:v*", "has a tag", "without tag or digest"},
 	} {

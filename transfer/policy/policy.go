@@ -88,7 +88,7 @@ func New(rules []Rule) (*Policy, error) {
 	for i, r := range rules {
 		compiled, err := compile(r)
 		if err != nil {
-			return nil, fmt.Errorf("rules[%d]: %w", i, err)
+			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
 		compiled.number = i + 1
 		p.rules = append(p.rules, compiled)
@@ -145,6 +145,7 @@ func compile(r Rule) (rule, error) {
 // the rule's. Where no rule matches, only what the client names is taken, at the
 // default depth.
 func (p *Policy) Select(repository string, clientTypes []string) (*Selection, error) {
+	repository = normalizeRepository(repository)
 	s := &Selection{rule: rule{depth: DefaultDepth, onError: Warn, number: -1}}
 	for _, r := range p.rules {
 		if pattern, ok := r.matches(repository); ok {

@@ -43,7 +43,7 @@ func TestNewRejects(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := New([]Rule{{Repositories: everywhere}, tc.rule})
-			wantInvalid(t, err, append(tc.want, "rules[1]: ")...)
+			wantInvalid(t, err, append(tc.want, "rule 2: ")...)
 		})
 	}
 }
@@ -162,5 +162,47 @@ func TestClientNeverLiftsRequired(t *testing.T) {
 		if got := s.Missing(nil); !slices.Equal(got, []string{SetSignatures}) {
 			t.Errorf("client %q: missing %q", client, got)
 		}
+	}
+}
+
+// However a reference spells its registry, the rule for that registry holds.
+func TestRuleIsNotMissedForSpelling(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"registry.example.com/prod/**", "Registry.Example.com:443/prod/*"} {
+		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{SetSignatures}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, repository := range []string{
+			"registry.example.com/prod/app", "REGISTRY.example.com/prod/app",
+			"registry.example.com:443/prod/app", "registry.example.com./prod/app", "registry.example.com.:443/prod/app",
+		} {
+			s, err := p.Select(repository, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.Required()) == 0 {
+				t.Errorf("%s escapes the rule for %s", repository, pattern)
+			}
+		}
+		if s, err := p.Select("registry.example.com:8443/prod/app", nil); err != nil || len(s.Required()) != 0 {
+			t.Errorf("another port is taken for the same registry: %v, %v", s, err)
+		}
+	}
+}
+
+// What the rule requires is brought even where the client denies it.
+func TestClientCannotDenyWhatIsRequired(t *testing.T) {
+	t.Parallel()
+	p, err := New([]Rule{{Repositories: []string{"**"}, Required: []string{SetSignatures}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Select("a.test/app", []string{SetAll, "!" + SetSignatures})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := s.DecideManifest(Referrer{ArtifactType: TypeCosignSignature}); d.Verdict != Take {
+		t.Errorf("a required signature is left: %+v", d)
 	}
 }

@@ -97,7 +97,7 @@ var unreliable = map[string]bool{
 // get wrong, or a bundle whose annotation is not repeated, gives Ask.
 func (s *Selection) Decide(r Referrer) Decision {
 	if unreliable[normalize(r.ArtifactType)] {
-		return Decision{Ask, fmt.Sprintf("the listing's type %q says nothing; the manifest decides", r.ArtifactType)}
+		return Decision{Ask, fmt.Sprintf("%s: the listing's type %q says nothing; the manifest decides", s.Origin(), r.ArtifactType)}
 	}
 	return s.decide(r, Ask)
 }
@@ -116,14 +116,20 @@ func (s *Selection) decide(r Referrer, unsure Verdict) Decision {
 		}
 		return unsure
 	}
+	required, requiredSure := s.rule.required.find(r, false)
+	if s.client && required != nil { // a client cannot deny what the rule requires
+		return Decision{verdict(requiredSure), fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
+	}
 	if p, sure := s.rule.types.find(r, true); p != nil && sure {
 		return Decision{Skip, fmt.Sprintf("%s: denied by %q", s.Origin(), p.text)}
+	} else if p != nil && unsure == Ask {
+		return Decision{Ask, fmt.Sprintf("%s: may be denied by %q; the manifest decides", s.Origin(), p.text)}
 	}
 	if p, sure := s.rule.types.find(r, false); p != nil {
 		return Decision{verdict(sure), fmt.Sprintf("%s: artifact type %q", s.Origin(), p.text)}
 	}
-	if p, sure := s.rule.required.find(r, false); p != nil {
-		return Decision{verdict(sure), fmt.Sprintf("%s: required %q", s.Origin(), p.text)}
+	if required != nil {
+		return Decision{verdict(requiredSure), fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
 	}
 	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.Origin(), r.ArtifactType)}
 }

@@ -48,7 +48,7 @@ func TestDecide(t *testing.T) {
 		{"bundle that says nothing, SBOMs wanted", []string{SetSBOMs}, nil, bundle, Skip, Skip, "is not among"},
 		{"bundle that says nothing, by its type", []string{SetSignatures, bundleV03}, nil, bundle, Take, Take, "artifact type \"" + bundleV03},
 		{"bundle that says nothing, denied by its type", []string{SetAll, "!" + bundleV03}, nil, bundle, Skip, Skip, "denied by"},
-		{"bundle that says nothing, one reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, `artifact type "signatures"`},
+		{"bundle that says nothing, one reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, ""},
 
 		{"no type", []string{SetSignatures}, nil, Referrer{}, Ask, Skip, ""},
 		{"no type, all wanted", []string{SetAll}, nil, Referrer{}, Ask, Take, ""},

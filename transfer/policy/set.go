@@ -47,6 +47,9 @@ var sets = map[string]string{
 	"application/vnd.goharbor.harbor.sbom.v1": SetSBOMs,
 }
 
+// Annotations are those that sets look at.
+var Annotations = []string{annotationPredicate, annotationContent}
+
 const (
 	// annotationPredicate tells a bundle's signature from an attestation.
 	annotationPredicate = "dev.sigstore.bundle.predicateType"

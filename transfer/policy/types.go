@@ -24,6 +24,9 @@ type typeList []typePattern
 // typeChars are those of RFC 6838's restricted names, of parameters, and "*".
 var typeChars = regexp.MustCompile(`^[a-zA-Z0-9!#$&\-^_.+/*;= "]+$`)
 
+// mediaType is a normalized "type/subtype" of RFC 6838's restricted names.
+var mediaType = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&\-^_.+]*/[a-z0-9][a-z0-9!#$&\-^_.+]*$`)
+
 func parseTypes(patterns []string) (typeList, error) {
 	var list typeList
 	for _, text := range patterns {
@@ -51,8 +54,11 @@ func parseType(text string) (typePattern, error) {
 	case slices.Contains(setNames, body):
 		p.set = body
 	case strings.Contains(body, "*"):
-		p.re = compileGlob(strings.ToLower(body), `.*`)
-	case strings.Contains(body, "/"):
+		if strings.ContainsAny(body, "; ") {
+			return p, fmt.Errorf("%s is a glob with a parameter or a space, which types are compared without; leave it out: %w", strconv.Quote(text), errdefs.ErrInvalidArgument)
+		}
+		p.re = compileGlob(normalize(body), `.*`)
+	case mediaType.MatchString(normalize(body)):
 		p.mime = normalize(body)
 	default:
 		return p, fmt.Errorf("%s is neither a media type nor a set; %s: %w", strconv.Quote(text), known, errdefs.ErrInvalidArgument)

@@ -91,6 +91,9 @@ func TestTypePatternRejects(t *testing.T) {
 		{"application/späx", "has a character that no media type has"},
 		{"signature", "is neither a media type nor a set"},
 		{"!sbom", "is neither a media type nor a set"},
+		{";a/b", "is neither a media type nor a set"},
+		{"/", "is neither a media type nor a set"},
+		{"a /b", "is neither a media type nor a set"},
 		{"Signatures", "is neither a media type nor a set"},
 		{"signatures ", "is neither a media type nor a set"},
 	} {
@@ -102,6 +105,15 @@ func TestTypePatternRejects(t *testing.T) {
 				t.Error("accepted in a list")
 			}
 		})
+	}
+}
+
+// A glob that could match nothing would be a denial that denies nothing.
+func TestTypeGlobRejects(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"!application/vnd.dev.sigstore.bundle+json;version=*", "application/vnd.* "} {
+		_, err := parseType(pattern)
+		wantInvalid(t, err, strconv.Quote(pattern), "parameter or a space", "leave it out")
 	}
 }
 

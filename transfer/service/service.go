@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
@@ -71,11 +72,17 @@ func (s *Service) transfer(ctx context.Context, req *transferapi.TransferRequest
 }
 
 // receive makes the object that a message stands for. Both ends may be in a
-// registry: pulls come from one and pushes go to one.
+// registry: pulls come from one and pushes go to one. Those that can carry
+// referrers are this project's; to any other transferrer they are what
+// containerd's own would be.
 func (s *Service) receive(ctx context.Context, message typeurl.Any) (any, error) {
 	if typeurl.Is(message, &transfertypes.OCIRegistry{}) {
 		src := &source.Source{}
 		return src, src.UnmarshalAny(ctx, s.streams, message)
+	}
+	if typeurl.Is(message, &transfertypes.ImageExportStream{}) {
+		dst := &archive.Stream{}
+		return dst, dst.UnmarshalAny(ctx, s.streams, message)
 	}
 	object, err := tplugins.ResolveType(message)
 	if errdefs.IsNotFound(err) {

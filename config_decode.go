@@ -1,0 +1,160 @@
+package referrers
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// A TOML library decodes leniently: it matches keys in any case, so that
+// "Required" would be taken and the default put beside it would win, and its
+// errors do not name the key. A policy must not be lost that way; so the tables
+// are decoded here, key by key.
+
+// canonical brings a table into the types that TOML has: strings, int64, bool,
+// []any and map[string]any.
+func canonical(table map[string]any) (map[string]any, error) {
+	b, err := toml.Marshal(table)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	return out, toml.Unmarshal(b, &out)
+}
+
+// decodeTable decodes a canonical table onto the struct that into points at, by
+// its toml tags. Every key must be one of them, to the letter.
+func decodeTable(table map[string]any, into any) error {
+	v := reflect.ValueOf(into).Elem()
+	fields := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		fields[v.Type().Field(i).Tag.Get("toml")] = v.Field(i)
+	}
+	keys := slices.Sorted(maps.Keys(table))
+	unknown := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return fields[key].IsValid() })
+	if len(unknown) > 0 {
+		return fmt.Errorf("unknown key %s: check its spelling against docs/configuration.md, or remove it: %w", strings.Join(unknown, ", "), errdefs.ErrInvalidArgument)
+	}
+	for _, key := range keys {
+		if err := decodeValue(key, table[key], fields[key]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeValue(key string, value any, field reflect.Value) error {
+	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		s, ok := value.(string)
+		if !ok {
+			s = fmt.Sprint(value)
+		}
+		if err := u.UnmarshalText([]byte(s)); err != nil {
+			return fmt.Errorf("key %s: %w: %w", key, err, errdefs.ErrInvalidArgument)
+		}
+		return nil
+	}
+	switch field.Kind() {
+	case reflect.String:
+		s, ok := value.(string)
+		if !ok {
+			return badValue(key, value, "a string")
+		}
+		field.SetString(s)
+	case reflect.Int:
+		n, ok := value.(int64)
+		if !ok || field.OverflowInt(n) {
+			return badValue(key, value, "a number")
+		}
+		field.SetInt(n)
+	case reflect.Bool:
+		b, ok := value.(bool)
+		if !ok {
+			return badValue(key, value, "true or false")
+		}
+		field.SetBool(b)
+	case reflect.Map:
+		m, ok := value.(map[string]any)
+		if !ok {
+			return badValue(key, value, "a table")
+		}
+		field.Set(reflect.ValueOf(m))
+	case reflect.Slice:
+		return decodeList(key, value, field)
+	}
+	return nil
+}
+
+// decodeList decodes arrays of strings and of tables.
+func decodeList(key string, value any, field reflect.Value) error {
+	tables := field.Type().Elem().Kind() == reflect.Struct
+	what := `an array of strings, ["…"]`
+	if tables {
+		what = "[[…]] tables"
+	}
+	list, ok := value.([]any)
+	if !ok {
+		return badValue(key, value, what)
+	}
+	for i, v := range list {
+		element := reflect.New(field.Type().Elem()).Elem()
+		switch v := v.(type) {
+		case string:
+			if tables {
+				return badValue(key, value, what)
+			}
+			element.SetString(v)
+		case map[string]any:
+			if !tables {
+				return badValue(key, value, what)
+			}
+			if err := decodeTable(v, element.Addr().Interface()); err != nil {
+				return fmt.Errorf("%s %d: %w", strings.TrimSuffix(key, "s"), i+1, err)
+			}
+		default:
+			return badValue(key, value, what)
+		}
+		field.Set(reflect.Append(field, element))
+	}
+	return nil
+}
+
+// badValue says what to write for the key.
+func badValue(key string, value any, how string) error {
+	shown := fmt.Sprint(value)
+	if s, ok := value.(string); ok {
+		shown = strconv.Quote(s)
+	}
+	return fmt.Errorf("key %s = %s: write %s: %w", key, shown, how, errdefs.ErrInvalidArgument)
+}
+
+// decodeForeign decodes a table onto another plugin's configuration, as
+// containerd does, but refuses keys that it does not have.
+func decodeForeign(table map[string]any, into any) error {
+	b, err := toml.Marshal(table)
+	if err != nil {
+		return err
+	}
+	err = toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields().Decode(into)
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var keys []string
+		for _, e := range unknown.Errors {
+			keys = append(keys, strings.Join(e.Key(), "."))
+		}
+		return fmt.Errorf("unknown key %s: check its spelling against `containerd config default`, or remove it: %w", strings.Join(keys, ", "), errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+)
+
+// What the README prints of the demonstration is what it prints.
+func TestReadmeDemo(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, ok := strings.Cut(string(readme), "$ make demo\n")
+	if !ok {
+		t.Fatal("the README does not run make demo")
+	}
+	if line := strings.Count(string(readme[:strings.Index(string(readme), "$ make demo")]), "\n") + 1; line > 30 {
+		t.Errorf("the quick start begins on line %d, after line 30", line)
+	}
+	want, _, _ := strings.Cut(block, "```")
+	demo := filepath.Join(t.TempDir(), "demo")
+	if out, err := exec.Command("go", "build", "-o", demo, "./demo").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.CommandContext(testContext(t), demo)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, want := normal(string(out)), normal(want); got != want {
+		t.Errorf("the demonstration prints\n%s\nand the README\n%s", got, want)
+	}
+}
+
+// normal leaves out what differs between runs: ports, times and sizes in time.
+func normal(s string) string {
+	for pattern, with := range map[string]string{
+		`127\.0\.0\.1:\d+`: "127.0.0.1:PORT",
+		`checked \S+`:      "checked TIME",
+		`elapsed:.*`:       "elapsed",
+	} {
+		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
+	}
+	return strings.TrimSpace(s)
+}
+
+// The sample configuration loads, as it is but for where the daemon lives.
+func TestSampleConfiguration(t *testing.T) {
+	sample, err := os.ReadFile("../docs/config.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, daemon.Config{Whole: string(sample)})
+	if lines := d.LogLines("referrers are active"); len(lines) != 1 {
+		t.Errorf("the plugin is not active: %q", d.LogLines("referrers"))
+	}
+}

@@ -1,0 +1,196 @@
+package artifact
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+const (
+	manifestType = ocispec.MediaTypeImageManifest
+	indexType    = ocispec.MediaTypeImageIndex
+)
+
+// wantInvalid fails unless the error is errdefs.ErrInvalidArgument and says what.
+func wantInvalid(t *testing.T, err error, what string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one with %q", what)
+	}
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), what) {
+		t.Errorf("error %q, want an errdefs.ErrInvalidArgument with %q", err, what)
+	}
+}
+
+// array is a JSON array of n descriptors.
+func array(n int) string {
+	return "[" + strings.TrimSuffix(strings.Repeat("{},", n), ",") + "]"
+}
+
+func TestParseIndex(t *testing.T) {
+	t.Parallel()
+	dgst := digest.FromString("referrer")
+	for _, tc := range []struct {
+		name, data string
+		want       int
+		more       bool
+	}{
+		{"whole", `{"schemaVersion":2,"mediaType":"` + indexType + `","manifests":[{"digest":"` + dgst.String() + `","size":7}]}`, 1, false},
+		{"without media type", `{"schemaVersion":2,"manifests":[{"digest":"` + dgst.String() + `","size":7}]}`, 1, false},
+		{"empty", `{"schemaVersion":2,"manifests":[]}`, 0, false},
+		{"null, as Go writes an empty list", `{"schemaVersion":2,"manifests":null}`, 0, false},
+		{"unknown fields", `{"manifests":[],"errors":[{"code":1}]}`, 0, false},
+		{"white space after it", "{\"manifests\":[]}\r\n\t ", 0, false},
+		{"as many as are read", `{"manifests":` + array(MaxDescriptors) + `}`, MaxDescriptors, false},
+		{"one more", `{"manifests":` + array(MaxDescriptors+1) + `}`, MaxDescriptors, true},
+		{"the last of two lists", `{"manifests":` + array(MaxDescriptors+1) + `,"manifests":[{}]}`, 1, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			index, err := ParseIndex([]byte(tc.data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list := index.Manifests
+			if len(list.List) != tc.want || list.More != tc.more || !list.Present {
+				t.Errorf("%d descriptors, more %v, present %v; want %d, %v", len(list.List), list.More, list.Present, tc.want, tc.more)
+			}
+			if strings.Contains(tc.data, dgst.String()) && (list.List[0].Digest != dgst || list.List[0].Size != 7) {
+				t.Errorf("read %v", list.List[0])
+			}
+		})
+	}
+}
+
+func TestParseIndexRejects(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, data, what string }{
+		{"nothing", ``, "decode JSON"},
+		{"a login page", `<html>Sign in</html>`, "decode JSON"},
+		{"cut off", `{"manifests":[{}`, "decode JSON"},
+		{"no manifests", `{"schemaVersion":2,"mediaType":"` + indexType + `"}`, "has no manifests"},
+		{"a registry's error", `{"errors":[{"code":"DENIED"}]}`, "has no manifests"},
+		{"null", `null`, "null is no object"},
+		{"an array", `[]`, "decode JSON"},
+		{"manifests of another kind", `{"manifests":{}}`, "not an array"},
+		{"entries of another kind", `{"manifests":[1]}`, "decode JSON"},
+		{"an image manifest", `{"schemaVersion":2,"mediaType":"` + manifestType + `","manifests":[]}`, `not an image index but "` + manifestType},
+		{"a Docker manifest list", `{"schemaVersion":2,"mediaType":"` + images.MediaTypeDockerSchema2ManifestList + `","manifests":[]}`, "not an image index"},
+		{"schemaVersion 1", `{"schemaVersion":1,"manifests":[]}`, "schemaVersion 1, only 2 is known"},
+		{"schemaVersion 3", `{"schemaVersion":3,"manifests":[]}`, "schemaVersion 3"},
+		{"another value after it", `{"manifests":[]}{"manifests":[{}]}`, "data after the end"},
+		{"bytes after it", `{"manifests":[]}x`, "data after the end"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := ParseIndex([]byte(tc.data))
+			wantInvalid(t, err, tc.what)
+		})
+	}
+}
+
+// Digest and type of what is stored must stay; what could make the daemon dial,
+// or trust bytes it never verified, must not.
+func TestDescriptorsDropWhatIsNotUsed(t *testing.T) {
+	t.Parallel()
+	full := ocispec.Descriptor{
+		MediaType: "text/spdx", Digest: digest.FromString("blob"), Size: 4,
+		URLs: []string{"http://169.254.169.254/"}, Data: []byte("liar"),
+		Annotations: map[string]string{"a": "b", policy.Annotations[0]: "p"}, ArtifactType: "sbom/x",
+		Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"},
+	}
+	want := full
+	want.URLs, want.Data, want.Platform = nil, nil, nil
+	want.Annotations = map[string]string{policy.Annotations[0]: "p"} // what policy looks at
+	data, err := json.Marshal(map[string]any{"manifests": []any{full}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := ParseIndex(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err = json.Marshal(map[string]any{"config": full, "layers": []any{full}, "subject": full}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Parse(data, manifestType, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []ocispec.Descriptor{index.Manifests.List[0], m.Blobs[0], m.Blobs[1], *m.Subject} {
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	}
+}
+
+func TestDescriptorsRoundTrip(t *testing.T) {
+	t.Parallel()
+	index := Index{SchemaVersion: 2, MediaType: indexType, Manifests: Descriptors{List: []ocispec.Descriptor{{MediaType: manifestType, Digest: digest.FromString("x"), Size: 1}}}}
+	data, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseIndex(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got.Manifests.List, index.Manifests.List) {
+		t.Errorf("got %v of %s", got.Manifests.List, data)
+	}
+}
+
+// A million entries of three bytes would be some 200 MiB as descriptors (cosign
+// CVE-2024-29903). It runs alone: the counter is the whole process's.
+func TestMillionEntriesCostNoMemory(t *testing.T) {
+	million := array(1_000_000)
+	for name, parse := range map[string]func([]byte) error{
+		"manifests": func(data []byte) error {
+			index, err := ParseIndex(data)
+			if err == nil && (len(index.Manifests.List) != MaxDescriptors || !index.Manifests.More) {
+				return fmt.Errorf("%d entries, more %v", len(index.Manifests.List), index.Manifests.More)
+			}
+			return err
+		},
+		"layers": func(data []byte) error {
+			_, err := Parse(data, manifestType, 32)
+			if !errdefs.IsResourceExhausted(err) {
+				return errors.Join(errors.New("want an errdefs.ErrResourceExhausted"), err)
+			}
+			return nil
+		},
+	} {
+		data := []byte(`{"schemaVersion":2,"` + name + `":` + million + `}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := parse(data)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		// The decoder's buffer doubles until it holds the document.
+		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(6*len(data)); got > most {
+			t.Errorf("%s: %d bytes allocated for a document of %d, want at most %d", name, got, len(data), most)
+		}
+	}
+}
+
+func TestReferrer(t *testing.T) {
+	t.Parallel()
+	m := Manifest{ArtifactType: "text/spdx", Annotations: map[string]string{"a": "b"}}
+	want := policy.Referrer{ArtifactType: "text/spdx", Annotations: map[string]string{"a": "b"}}
+	if got := m.Referrer(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

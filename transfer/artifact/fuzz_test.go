@@ -1,0 +1,83 @@
+package artifact
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+var fuzzSeeds = []string{
+	``, `null`, `[]`, `{"manifests":null}`, `{"manifests":[{}]} `, `{"manifests":[{}]}{}`,
+	`{"schemaVersion":2,"mediaType":"` + indexType + `","manifests":[{"mediaType":"` + manifestType + `","digest":"sha256:x","size":-1,"data":"bGlhcg==","urls":["http://x"],"platform":{"os":"linux"}}]}`,
+	`{"mediaType":"` + manifestType + `","config":{"mediaType":"` + ocispec.MediaTypeImageConfig + `"},"layers":[{"mediaType":"application/vnd.dsse.envelope.v1+json"},{}],"subject":{"digest":"sha256:x"},"annotations":{"a":"b"}}`,
+	`{"layers":[{},{},{},{}],"manifests":[{},{},{},{}],"LAYERS":[]}`,
+}
+
+func FuzzParseIndex(f *testing.F) {
+	for _, seed := range fuzzSeeds {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		index, err := ParseIndex(data)
+		if err != nil {
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if index.MediaType != "" && index.MediaType != indexType || !index.Manifests.Present {
+			t.Errorf("%+v is no index", index)
+		}
+		wantPlain(t, index.Manifests.List)
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	types := []string{manifestType, indexType, images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2ManifestList, "text/spdx"}
+	for i, seed := range fuzzSeeds {
+		f.Add([]byte(seed), uint(i))
+	}
+	const most = 3
+	f.Fuzz(func(t *testing.T, data []byte, i uint) {
+		mediaType := types[i%uint(len(types))]
+		m, err := Parse(data, mediaType, most)
+		if err != nil {
+			if !errdefs.IsInvalidArgument(err) && !errdefs.IsResourceExhausted(err) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if again, err := Parse(data, mediaType, most); err != nil || !reflect.DeepEqual(m, again) {
+			t.Errorf("read anew: %+v, %v; before: %+v", again, err, m)
+		}
+		if m.MediaType != mediaType {
+			t.Errorf("media type %q of %q", m.MediaType, mediaType)
+		}
+		if len(m.Manifests) > most || len(m.Blobs) > most+1 { // the config is one more
+			t.Errorf("%d manifests, %d blobs", len(m.Manifests), len(m.Blobs))
+		}
+		if index := images.IsIndexType(mediaType); index && len(m.Blobs) > 0 || !index && len(m.Manifests) > 0 {
+			t.Errorf("%q with %d manifests and %d blobs", mediaType, len(m.Manifests), len(m.Blobs))
+		}
+		wantPlain(t, m.Manifests)
+		if len(m.Blobs) > 0 {
+			wantPlain(t, m.Blobs[1:]) // past the config
+		}
+	})
+}
+
+// wantPlain fails where a descriptor kept what strangers must not choose.
+func wantPlain(t *testing.T, list []ocispec.Descriptor) {
+	t.Helper()
+	if len(list) > MaxDescriptors {
+		t.Errorf("%d descriptors", len(list))
+	}
+	for _, d := range list {
+		if d.Data != nil || d.URLs != nil || d.Platform != nil {
+			t.Errorf("kept inline data, URLs or platform of %+v", d)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package discovery
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+func repeat(path string, n int) []string { return slices.Repeat([]string{path}, n) }
+
+func compress(data []byte) []byte {
+	var out bytes.Buffer
+	zw := gzip.NewWriter(&out)
+	_, _ = zw.Write(data) // to memory: cannot fail
+	_ = zw.Close()
+	return out.Bytes()
+}
+
+// raw is a listing whose entries no library would write.
+func raw(manifests string) hostile.Answer {
+	return hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+manifests+`]}`))
+}
+
+// paged lists the entries page by page, and says after each that there is more.
+func paged(pages int, each func(page int) []ocispec.Descriptor) []hostile.Answer {
+	var out []hostile.Answer
+	for page := 1; page <= pages; page++ {
+		out = append(out, hostile.Index(each(page)...).With("Link", next(fmt.Sprintf("?page=%d", page+1))))
+	}
+	return out
+}
+
+// TestHostileSizes has the rows of answers that are too large, too many or too
+// long.
+func TestHostileSizes(t *testing.T) {
+	valid := hostile.Index(entry(1))
+	gzipped := hostile.Answer{Header: valid.Header, Body: compress(valid.Body)}.With("Content-Encoding", "gzip")
+	zeros := compress(make([]byte, 1<<20))
+	bomb := hostile.Answer{Header: valid.Header, Body: bytes.Repeat(zeros, 256)}.With("Content-Encoding", "gzip")
+	zstd := hostile.Answer{Header: valid.Header, Body: append([]byte{0x28, 0xB5, 0x2F, 0xFD, 0x00, (29 - 10) << 3}, make([]byte, 32<<10)...)}.With("Content-Encoding", "zstd")
+	single := func(page int) []ocispec.Descriptor { return []ocispec.Descriptor{entry(page)} }
+	full := hostile.Index(entries(1, MaxEntries)...)
+	for _, tc := range []row{
+		{name: "row 06: Link loop to the same page", script: answering(valid.With("Link", next(api))),
+			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 06: Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
+			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 06: Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
+			status: Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+		{name: "row 06: endless pages", script: answering(paged(MaxPages+5, single)...),
+			status: Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+		{name: "row 06: endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
+			status: Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+		{name: "row 06: as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
+			status: Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
+		{name: "row 10: gzip-encoded index", script: answering(gzipped),
+			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "row 10: gzip-encoded index under the tag", script: missing(404, gzipped),
+			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "row 10: gzip-encoded index of 256 MiB", script: answering(bomb),
+			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
+			status: Unknown, answers: []string{"referrers: ? unknown"}, requests: repeat(api, 1)},
+		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
+			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
+			status: Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+		{name: "row 13: endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
+			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 14: a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
+			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 14: a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
+			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+		{name: "row 14: as many entries as there may be", script: answering(full),
+			status: Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "row 14: one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
+			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 14: one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
+			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+		{name: "row 16: duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
+			status: Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "row 16: duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
+			status: Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
+	} {
+		tc.run(t)
+	}
+}
+
+// TestHostileEntries has the rows of entries that cannot be what they claim. A
+// good one beside them is taken all the same.
+func TestHostileEntries(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		spoil func(d *ocispec.Descriptor)
+	}{
+		{"row 17: the subject refers to itself", func(d *ocispec.Descriptor) { d.Digest = subject }},
+		{"row 24: digest ../../../_catalog", func(d *ocispec.Descriptor) { d.Digest = "../../../_catalog" }},
+		{"row 24: digest sha256:..?x", func(d *ocispec.Descriptor) { d.Digest = "sha256:..?x" }},
+		{"row 25: empty digest", func(d *ocispec.Descriptor) { d.Digest = "" }},
+		{"row 26: short digest", func(d *ocispec.Descriptor) { d.Digest = d.Digest[:len(d.Digest)-1] }},
+		{"row 26: malformed digest", func(d *ocispec.Descriptor) { d.Digest = ":" }},
+		{"row 26: no algorithm that is known", func(d *ocispec.Descriptor) { d.Digest = "md5:" + digest.Digest(strings.Repeat("0", 32)) }},
+		{"row 27: size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
+		{"row 27: size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
+		{"row 27: size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
+		{"row 27: one byte over the limit of a manifest", func(d *ocispec.Descriptor) { d.Size = remote.MaxManifestSize + 1 }},
+		{"a layer, which cannot refer", func(d *ocispec.Descriptor) { d.MediaType = ocispec.MediaTypeImageLayer }},
+		{"no media type", func(d *ocispec.Descriptor) { d.MediaType = "" }},
+	} {
+		bad := entry(1)
+		tc.spoil(&bad)
+		row{name: tc.name, script: answering(hostile.Index(bad, entry(2))),
+			status: Present, referrers: entries(2, 2), rejected: 1,
+			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
+	}
+}
+
+func TestRejectionSaysWhichAndWhy(t *testing.T) {
+	s := hostile.New(t)
+	bad := entry(1)
+	bad.Size = -1
+	s.On(api, hostile.Index(bad))
+	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Rejected) != 1 || l.Rejected[0].Digest != bad.Digest || !strings.Contains(l.Rejected[0].Reason, "size -1") {
+		t.Errorf("rejected %v, want %s for its size", l.Rejected, bad.Digest)
+	}
+}
+
+func TestRow14MemoryStaysFlat(t *testing.T) {
+	s := hostile.New(t)
+	s.On(api, raw(strings.Repeat("{},", 1_000_000)+"{}"))
+	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := r.List(t.Context(), subject); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	// A million descriptors are 200 MB; the body, and a buffer that grew to
+	// it, are what may be allocated.
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16*remote.MaxManifestSize {
+		t.Errorf("allocated %d MiB for a listing of 3", used>>20)
+	}
+}
+
+func TestRow32WhatADescriptorCarriesIsNotDialled(t *testing.T) {
+	s, other := hostile.New(t), hostile.New(t)
+	lure := entry(1)
+	lure.URLs = []string{other.URL() + "/blob"}
+	lure.Data = []byte("inline")
+	lure.Platform = &ocispec.Platform{OS: "linux"}
+	s.On(api, hostile.Index(lure))
+	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
+	if err != nil || len(l.Referrers) != 1 {
+		t.Fatalf("%d referrers, %v, want 1", len(l.Referrers), err)
+	}
+	if d := l.Referrers[0]; d.URLs != nil || d.Data != nil || d.Platform != nil {
+		t.Errorf("kept %v, %q, %v, want nothing to be led astray by", d.URLs, d.Data, d.Platform)
+	}
+	if got := other.Paths(); len(got) > 0 {
+		t.Errorf("the address in the descriptor was asked for %q", got)
+	}
+}

@@ -1,0 +1,27 @@
+package discovery
+
+import "testing"
+
+func TestWorse(t *testing.T) {
+	order := []Status{"", Absent, Present, Truncated, Unknown}
+	for i, a := range order {
+		for j, b := range order {
+			if got, want := a.Worse(b), order[max(i, j)]; got != want {
+				t.Errorf("%q and %q: %q, want %q", a, b, got, want)
+			}
+		}
+	}
+}
+
+func TestAnswerString(t *testing.T) {
+	for want, a := range map[string]Answer{
+		"r.test: referrers: present (HTTP 200): 3 listed":   {"r.test", "referrers", 200, Present, "3 listed"},
+		"r.test: referrers (HTTP 404): no such endpoint":    {"r.test", "referrers", 404, "", "no such endpoint"},
+		"r.test: referrers: unknown: no headers within 10s": {"r.test", "referrers", 0, Unknown, "no headers within 10s"},
+		"r.test: tag sha256-00: absent (HTTP 404)":          {"r.test", "tag sha256-00", 404, Absent, ""},
+	} {
+		if got := a.String(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
