@@ -80,6 +80,19 @@ func TestRow37OneNewTokenOnly(t *testing.T) {
 	}
 }
 
+func TestRow37AuthorizerThatNeverGivesUpIsAskedOnce(t *testing.T) {
+	s := hostile.New(t)
+	s.On("/a", hostile.Status(http.StatusUnauthorized))
+	host := s.RegistryHost(pullResolve)
+	host.Authorizer = bearer{}
+	if a, err := fetch(t, newRepository(t, s.Host(), quick, host), "/a"); err != nil || a.Code != http.StatusUnauthorized {
+		t.Errorf("%v, want the 401", err)
+	}
+	if got := len(s.Requests()); got != 2 {
+		t.Errorf("%d requests, want 2", got)
+	}
+}
+
 func TestChallengesWithoutAnAnswerAreThe401(t *testing.T) {
 	for name, value := range map[string]string{
 		"none":           "",

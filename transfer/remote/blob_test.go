@@ -124,6 +124,23 @@ func TestRow39BlobAtOneByteASecond(t *testing.T) {
 	}
 }
 
+func TestStreamThatStopsAfterAGoodStartEnds(t *testing.T) {
+	s := hostile.New(t)
+	s.On("/v2/test/app/blobs/"+layer().Digest.String(), hostile.Answer{Body: []byte(blobText[:8]), Announce: layer().Size, Stall: true})
+	limits := quick
+	limits.Stall, limits.StallBytes = short, 1
+	// What came in the first window counts for nothing in the second.
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*short, errors.New("the stream did not end"))
+	defer cancel()
+	err := alone(t, s, limits).Blob(ctx, layer(), func(in io.Reader) error {
+		_, err := io.Copy(io.Discard, in)
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "too slow") {
+		t.Errorf("%v, want that it was too slow", err)
+	}
+}
+
 func TestStreamThatKeepsMovingMayTakeLong(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/v2/test/app/blobs/"+layer().Digest.String(), hostile.Answer{Body: []byte(blobText), Drip: 50 * time.Millisecond})

@@ -1,0 +1,226 @@
+package gather
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Requests are counted: they are exact where time is not.
+func TestRequests(t *testing.T) {
+	w := newWorld(t)
+	shared := w.serve("shared by both")
+	a, b := w.artifact(spdx, &w.subject, shared, w.serve("a")), w.artifact(spdx, &w.subject, shared, w.serve("b"))
+	w.list(w.subject, a, b, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/vnd.other", Digest: digest.FromString("other"), Size: 9})
+	rule := policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}
+	w.gather(rule)
+	w.wantTied(w.subject, a, b)
+	for what, want := range map[string]int{"/referrers/": 1, "/manifests/": 2, "/blobs/": 3} { // the config {} costs none
+		if n := w.asked(what); n != want {
+			t.Errorf("%d requests for %s, want %d: %v", n, what, want, w.server.Paths())
+		}
+	}
+	before := len(w.server.Paths())
+	w.gather(rule)
+	if n := len(w.server.Paths()) - before; n != 1 {
+		t.Errorf("%d requests where all is stored, want the listing alone", n)
+	}
+}
+
+// A second pull repairs what a first one, or someone else, left half: a manifest
+// without its blobs, or without its labels.
+func TestHalfStoredReferrerIsMadeWhole(t *testing.T) {
+	w := newWorld(t)
+	blob := w.serve("sbom")
+	sbom := w.artifact(spdx, &w.subject, blob)
+	w.list(w.subject, sbom)
+	w.gather(sboms)
+	if err := w.store.Delete(w.ctx, blob.Digest); err != nil {
+		t.Fatal(err)
+	}
+	info, err := w.store.Info(w.ctx, sbom.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.Labels = nil
+	if _, err := w.store.Update(w.ctx, info); err != nil {
+		t.Fatal(err)
+	}
+	w.gather(sboms)
+	if _, err := w.store.Info(w.ctx, blob.Digest); err != nil {
+		t.Error(err)
+	}
+	if info, err = w.store.Info(w.ctx, sbom.Digest); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range labels.Children(ocispec.DescriptorEmptyJSON.Digest, blob.Digest) {
+		if info.Labels[key] != value {
+			t.Errorf("label %s is %q, want %s", key, info.Labels[key], value)
+		}
+	}
+}
+
+// What cosign stored under tags of its own is found where the listing has nothing
+// of its set, and is asked for only where its type is wanted.
+func TestCosignTags(t *testing.T) {
+	const simpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"
+	for _, tc := range []struct {
+		name   string
+		mode   CosignTags
+		types  []string
+		listed bool // a signature is listed as well
+		asked  map[string]int
+		status discovery.Status
+	}{
+		{"auto", CosignAuto, []string{policy.SetSignatures}, false, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, discovery.Present},
+		{"auto, one is listed", CosignAuto, []string{policy.SetSignatures}, true, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, discovery.Present},
+		{"auto, all", CosignAuto, []string{policy.SetAll}, false, map[string]int{".sig": 1, ".att": 1, ".sbom": 1}, discovery.Present},
+		{"always", CosignAlways, []string{policy.SetSignatures}, true, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, discovery.Present},
+		{"never", CosignNever, []string{policy.SetSignatures}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, discovery.Absent},
+		{"not wanted", CosignAlways, []string{policy.SetSBOMs}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 1}, discovery.Absent},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			layer := w.serve("payload")
+			layer.MediaType = simpleSigning
+			config := w.serve(`{"architecture":"","os":""}`)
+			config.MediaType = ocispec.MediaTypeImageConfig
+			sig := w.manifest(ocispec.Manifest{
+				MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer},
+			}, ocispec.MediaTypeImageManifest, "")
+			tag := base + "manifests/sha256-" + w.subject.Digest.Encoded() + ".sig"
+			data, err := remoteManifest(w, sig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.server.On(tag, hostile.Content(ocispec.MediaTypeImageManifest, data))
+			if tc.listed {
+				w.list(w.subject, w.artifact(signature, &w.subject, w.serve("signed")))
+			} else {
+				w.list(w.subject)
+			}
+			out, _ := w.gather(policy.Rule{ArtifactTypes: tc.types, Depth: 1}, func(c *Config) { c.Cosign = tc.mode })
+			for suffix, want := range tc.asked {
+				n := 0
+				for _, p := range w.server.Paths() {
+					if strings.HasSuffix(p, suffix) {
+						n++
+					}
+				}
+				if n != want {
+					t.Errorf("%s was asked for %d times, want %d", suffix, n, want)
+				}
+			}
+			w.wantStatus(out, tc.status)
+			if tc.asked[".sig"] == 0 {
+				return
+			}
+			found := false
+			for _, taken := range out.Subjects[0].Taken {
+				found = found || taken.Digest == sig.Digest && taken.ArtifactType == policy.TypeCosignSignature
+			}
+			if !found {
+				t.Errorf("the signature was not taken as one: %+v", out.Subjects[0])
+			}
+		})
+	}
+}
+
+func remoteManifest(w *world, desc ocispec.Descriptor) ([]byte, error) {
+	var registry Registry
+	w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { registry = c.Registry })
+	return registry.Manifest(w.ctx, desc)
+}
+
+// Progress closes all that it opens, whatever becomes of it: CRI waits for what
+// is downloading.
+func TestProgressIsClosed(t *testing.T) {
+	w := newWorld(t)
+	good := w.artifact(spdx, &w.subject, w.serve("good"))
+	bad := w.serve("bad")
+	w.server.On(base+"blobs/"+bad.Digest.String(), hostile.Answer{Body: []byte("b"), Announce: bad.Size})
+	w.list(w.subject, good, w.artifact(spdx, &w.subject, bad))
+	w.gather(sboms)
+	last := map[string]string{}
+	open := map[string]bool{}
+	for _, e := range w.events {
+		last[e.Name] = e.Event
+		switch e.Event {
+		case "downloading":
+			open[e.Name] = e.Progress < e.Total
+		case "complete":
+			open[e.Name] = false
+		}
+	}
+	failed := false
+	for name, event := range last {
+		if open[name] || event == "downloading" || event == "waiting" {
+			t.Errorf("%s ends as %q", name, event)
+		}
+		failed = failed || event == "failed"
+	}
+	if !failed {
+		t.Errorf("no event says that a blob failed: %v", last)
+	}
+}
+
+// A blob that calls itself by the subject's name would make a circle of the tree
+// that clients draw.
+func TestProgressHasNoCircles(t *testing.T) {
+	w := newWorld(t)
+	w.list(w.subject, w.artifact(spdx, &w.subject, w.subject, w.serve("sbom")))
+	w.gather(sboms)
+	parents := map[string][]string{}
+	for _, e := range w.events {
+		parents[e.Name] = append(parents[e.Name], e.Parents...)
+	}
+	var climb func(name string, depth int)
+	climb = func(name string, depth int) {
+		if depth > 10 {
+			t.Fatalf("%s is its own parent: %v", name, parents)
+		}
+		for _, p := range parents[name] {
+			climb(p, depth+1)
+		}
+	}
+	for name := range parents {
+		climb(name, 0)
+	}
+}
+
+func TestClosedGatherLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	hung := w.serve("never comes")
+	w.server.On(base+"blobs/"+hung.Digest.String(), hostile.Answer{Hang: true})
+	w.list(w.subject, w.artifact(spdx, &w.subject, hung))
+	var config Config
+	w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { config = *c })
+	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{policy.SetSBOMs}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.Selection, err = p.Select("a/b", nil); err != nil {
+		t.Fatal(err)
+	}
+	g := New(w.ctx, config)
+	g.Image(w.subject)
+	for w.asked("/blobs/"+hung.Digest.String()) == 0 {
+		if w.ctx.Err() != nil {
+			t.Fatal("the blob was never asked for")
+		}
+	}
+	g.Close()
+	g.Close()
+	w.wantNoIngest()
+	g.Image(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("late"), Size: 1})
+	if n := w.asked(digest.FromString("late").String()); n != 0 {
+		t.Error("a gather that is closed goes on")
+	}
+}

@@ -1,0 +1,229 @@
+package gather
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+const (
+	spdx      = "application/spdx+json"
+	signature = "application/vnd.cncf.notary.signature"
+	base      = "/v2/app/"
+)
+
+// world is a scripted registry with a subject, and a real content store.
+type world struct {
+	t       *testing.T
+	server  *hostile.Server
+	db      *metadata.DB
+	store   content.Store
+	ctx     context.Context
+	subject ocispec.Descriptor
+
+	mu     sync.Mutex
+	events []transfer.Progress
+}
+
+func TestMain(m *testing.M) {
+	_ = log.SetLevel("error") // the store warns of every temporary directory
+	os.Exit(m.Run())
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir := t.TempDir()
+	backend, err := local.NewStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	db := metadata.NewDB(b, backend, nil)
+	if err := db.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: namespaces.WithNamespace(t.Context(), "test")}
+	lease, err := metadata.NewLeaseManager(db).Create(w.ctx, leases.WithRandomID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ctx = leases.WithLease(w.ctx, lease.ID)
+	w.subject = w.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
+	return w
+}
+
+// put stores content, as the image's own pull does.
+func (w *world) put(data []byte) ocispec.Descriptor {
+	w.t.Helper()
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	if err := content.WriteBlob(w.ctx, w.store, desc.Digest.String(), strings.NewReader(string(data)), desc); err != nil {
+		w.t.Fatal(err)
+	}
+	return desc
+}
+
+// serve has the registry serve a blob.
+func (w *world) serve(data string) ocispec.Descriptor {
+	desc := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.FromString(data), Size: int64(len(data))}
+	w.server.On(base+"blobs/"+desc.Digest.String(), hostile.Content(desc.MediaType, []byte(data)))
+	return desc
+}
+
+// artifact has the registry serve a manifest with the blobs, and returns its
+// descriptor as an honest listing shows it.
+func (w *world) artifact(artifactType string, subject *ocispec.Descriptor, blobs ...ocispec.Descriptor) ocispec.Descriptor {
+	return w.manifest(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		ArtifactType: artifactType, Config: ocispec.DescriptorEmptyJSON, Layers: blobs, Subject: subject,
+	}, ocispec.MediaTypeImageManifest, artifactType)
+}
+
+func (w *world) manifest(m any, mediaType, artifactType string) ocispec.Descriptor {
+	data, err := json.Marshal(m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, ArtifactType: artifactType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	w.server.On(base+"manifests/"+desc.Digest.String(), hostile.Content(mediaType, data))
+	return desc
+}
+
+// list has the registry list the referrers of the subject.
+func (w *world) list(subject ocispec.Descriptor, referrers ...ocispec.Descriptor) {
+	w.server.On(base+"referrers/"+subject.Digest.String(), hostile.Index(referrers...))
+}
+
+// gather takes what the rule says of the subject.
+func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *policy.Selection) {
+	w.t.Helper()
+	rule.Repositories = []string{"**"}
+	p, err := policy.New([]policy.Rule{rule})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ref := w.server.Host() + "/app:v1"
+	spec, err := reference.Parse(ref)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	sel, err := p.Select(spec.Locator, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	host := w.server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
+	config := Config{
+		Name: ref,
+		Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil,
+			remote.Limits{Attempts: 2, Backoff: time.Millisecond})},
+		Store: w.store, Selection: sel, Limits: DefaultLimits, Cosign: CosignNever,
+		Progress: func(p transfer.Progress) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.events = append(w.events, p)
+		},
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	g := New(w.ctx, config)
+	defer g.Close()
+	g.Image(w.subject)
+	out, err := g.Wait(w.ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.wantNoIngest()
+	return out, sel
+}
+
+func (w *world) wantNoIngest() {
+	w.t.Helper()
+	statuses, err := w.store.ListStatuses(w.ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, s := range statuses {
+		w.t.Errorf("ingest %s is left", s.Ref)
+	}
+}
+
+// tied returns what the labels tie to the subject.
+func (w *world) tied(subject ocispec.Descriptor) []digest.Digest {
+	w.t.Helper()
+	info, err := w.store.Info(w.ctx, subject.Digest)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return labels.Referrers(info.Labels)
+}
+
+func (w *world) wantTied(subject ocispec.Descriptor, referrers ...ocispec.Descriptor) {
+	w.t.Helper()
+	var want []digest.Digest
+	for _, r := range referrers {
+		want = append(want, r.Digest)
+	}
+	slices.Sort(want)
+	if got := w.tied(subject); !slices.Equal(got, want) {
+		w.t.Errorf("tied to %s:\n got %v\nwant %v", subject.Digest, got, want)
+	}
+}
+
+func (w *world) wantStatus(out *Outcome, want discovery.Status) {
+	w.t.Helper()
+	if got := out.Subjects[0].Status; got != want {
+		w.t.Errorf("status is %q, want %q: %s", got, want, out.Subjects[0].Why)
+	}
+	info, err := w.store.Info(w.ctx, w.subject.Digest)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if got := info.Labels[labels.Status]; got != string(want) {
+		w.t.Errorf("the label says %q, want %q", got, want)
+	}
+}
+
+// asked counts the requests whose path has the substring.
+func (w *world) asked(substring string) int {
+	n := 0
+	for _, p := range w.server.Paths() {
+		if strings.Contains(p, substring) {
+			n++
+		}
+	}
+	return n
+}
