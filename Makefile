@@ -51,9 +51,8 @@ proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## generate api/ from proto/
 	PATH="$(TOOLS):$$PATH" buf generate
 
 check-proto: ## fail where api/ is not what proto/ generates
-	@rm -rf bin/api-before && mkdir -p bin && cp -r api bin/api-before
-	@$(MAKE) --no-print-directory proto
-	@diff -r bin/api-before api || { echo "api/ is out of date: run make proto and commit"; exit 1; }
+	@before=$$(mktemp -d) && trap 'rm -rf "$$before"' EXIT && cp -r api/. "$$before" && $(MAKE) --no-print-directory proto && \
+	diff -r "$$before" api || { echo "api/ is out of date: run make proto and commit"; exit 1; }
 
 fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## make integration/fixture/testdata anew with the real producers
 	cd integration && PATH="$(TOOLS):$$PATH" $(GO) run ./fixture/generate fixture/testdata

@@ -55,7 +55,7 @@ func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind Cos
 		case errors.Is(err, remote.ErrTooLarge):
 			add(h, a.Code, Truncated, err.Error())
 		case err != nil:
-			add(h, 0, Unknown, err.Error())
+			add(h, a.StatusCode(), Unknown, err.Error())
 		case a.Code == http.StatusNotFound:
 			add(h, a.Code, Absent, "")
 		case a.Code != http.StatusOK:

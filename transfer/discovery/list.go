@@ -31,10 +31,11 @@ type Registry struct {
 }
 
 // List asks the hosts of the repository what refers to the subject. Hosts that
-// may pull are asked in their order, so that a mirror comes before the registry
-// that it stands in for; those that declare the capability "referrers" come
-// first. The first host that lists anything ends the search. A host that knows
-// of nothing does not hide those behind it.
+// may pull are asked in their order, mirrors that declare the capability
+// "referrers" before the others, and the registry itself after all that stand in
+// for it: an air-gapped node must not leak its questions. The first host that
+// lists anything ends the search. A host that knows of nothing does not hide
+// those behind it.
 //
 // The error is nil for every answer of a registry: what failed is in the status
 // and the answers. It is errdefs.ErrInvalidArgument for a subject that no URL
@@ -44,7 +45,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 	if err := subject.Validate(); err != nil {
 		return out, fmt.Errorf("subject %q: %w: %w", subject, err, errdefs.ErrInvalidArgument)
 	}
-	hosts := inOrder(r.Hosts(docker.HostCapabilityPull))
+	hosts := r.inOrder(r.Hosts(docker.HostCapabilityPull))
 	if len(hosts) == 0 {
 		out.Status = Unknown
 		out.Answers = []Answer{{Host: r.Name(), Request: "referrers", Status: Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
@@ -65,20 +66,20 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 	return out, nil
 }
 
-func inOrder(hosts []*remote.Host) []*remote.Host {
-	slices.SortStableFunc(hosts, func(a, b *remote.Host) int {
-		return declares(b) - declares(a)
-	})
-	return hosts
-}
-
-// declares is 1 for a host whose configuration names the capability. Few do: it
-// is younger than most hosts.toml files.
-func declares(h *remote.Host) int {
-	if h.Capabilities.Has(docker.HostCapabilityReferrers) {
+// inOrder sorts mirrors that declare the capability first and the registry itself
+// last. Few hosts.toml files name the capability: it is younger than they are.
+func (r Registry) inOrder(hosts []*remote.Host) []*remote.Host {
+	rank := func(h *remote.Host) int {
+		switch {
+		case !r.IsMirror(h):
+			return 2
+		case h.Capabilities.Has(docker.HostCapabilityReferrers):
+			return 0
+		}
 		return 1
 	}
-	return 0
+	slices.SortStableFunc(hosts, func(a, b *remote.Host) int { return rank(a) - rank(b) })
+	return hosts
 }
 
 // lister lists the referrers of a subject at one host.
@@ -87,6 +88,7 @@ type lister struct {
 	host    *remote.Host
 	subject digest.Digest
 	listing *Listing // shared by the hosts: what one found, the next need not
+	valid   int      // entries that this host listed and that can be
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
@@ -120,11 +122,16 @@ func (l *lister) list(ctx context.Context) Status {
 			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
 		link, err := nextPage(a.Header, next)
+		if link != nil {
+			link = l.keepNamespace(link)
+		}
 		switch {
 		case err != nil:
 			return l.answer(request, a.Code, Unknown, err.Error())
 		case link == nil && listed == 0:
 			return l.answer(request, a.Code, Absent, "")
+		case link == nil && l.valid == 0:
+			return l.answer(request, a.Code, Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
 		case link == nil:
 			return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", listed))
 		case visited[link.String()]:
@@ -132,7 +139,7 @@ func (l *lister) list(ctx context.Context) Status {
 		case page == MaxPages:
 			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d pages", MaxPages))
 		}
-		next = l.keepNamespace(link)
+		next = link
 	}
 }
 
@@ -181,6 +188,8 @@ func (l *lister) fallback(ctx context.Context) Status {
 		return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 	case len(index.Manifests.List) == 0:
 		return l.answer(request, a.Code, Absent, "")
+	case l.valid == 0:
+		return l.answer(request, a.Code, Unknown, fmt.Sprintf("%d listed, of which none can be", len(index.Manifests.List)))
 	default:
 		return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", len(index.Manifests.List)))
 	}
@@ -195,7 +204,7 @@ func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.
 	case errors.Is(err, remote.ErrTooLarge):
 		return nil, nil, l.answer(request, a.Code, Truncated, err.Error())
 	case err != nil:
-		return nil, nil, l.answer(request, 0, Unknown, err.Error())
+		return nil, nil, l.answer(request, a.StatusCode(), Unknown, err.Error())
 	case lacksEndpoint(a.Code):
 		return a, nil, Unknown
 	case a.Code != http.StatusOK:
@@ -219,6 +228,7 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 	}
 	for _, d := range entries.List {
 		if known[d.Digest] {
+			l.valid++
 			continue
 		}
 		if len(known)+len(l.listing.Rejected) >= MaxEntries {
@@ -233,6 +243,7 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 		case d.Digest == l.subject:
 			l.reject(d, "it is the subject itself")
 		default:
+			l.valid++
 			known[d.Digest] = true
 			l.listing.Referrers = append(l.listing.Referrers, d)
 		}
@@ -241,5 +252,5 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 }
 
 func (l *lister) reject(d ocispec.Descriptor, reason string) {
-	l.listing.Rejected = append(l.listing.Rejected, Rejection{Digest: d.Digest, Reason: reason})
+	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Reason: reason})
 }

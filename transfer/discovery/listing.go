@@ -55,7 +55,7 @@ type Listing struct {
 
 // Rejection is an entry of a listing that is not looked at further.
 type Rejection struct {
-	Digest digest.Digest
+	ocispec.Descriptor
 	Reason string
 }
 

@@ -50,7 +50,12 @@ func (g *Gather) discover(s *subject) {
 	s.status, s.answers = listing.Status, listing.Answers
 	s.mu.Unlock()
 	for _, r := range listing.Rejected {
-		s.note("", Left{Digest: r.Digest, Reason: "refused: " + r.Reason})
+		// What cannot be fetched may have been what was wanted.
+		status := discovery.Unknown
+		if r.Digest == s.desc.Digest || g.decide(r.Descriptor).Verdict == policy.Skip {
+			status = ""
+		}
+		s.note(status, Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason})
 	}
 	candidates := g.choose(s, listing)
 	for _, c := range candidates {
@@ -71,12 +76,17 @@ func (g *Gather) list(s *subject) (discovery.Listing, error) {
 	return listing, err
 }
 
+// decide judges a referrer by what the listing says of it.
+func (g *Gather) decide(desc ocispec.Descriptor) policy.Decision {
+	return g.Selection.Decide(policy.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
+}
+
 // choose applies the policy before the cap, so that decoys of other types cannot
 // push a signature past it.
 func (g *Gather) choose(s *subject, listing discovery.Listing) []candidate {
 	var out []candidate
 	for _, desc := range listing.Referrers {
-		d := g.Selection.Decide(policy.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
+		d := g.decide(desc)
 		if d.Verdict == policy.Skip {
 			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
 			continue

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -39,8 +39,12 @@ func (b *body) Close() error {
 }
 
 // discard reads what is left of a small answer, so that its connection can be
-// used again, and closes it.
+// used again, and closes it. It does not wait for a body that does not come.
 func discard(rc io.ReadCloser) {
+	if b, ok := rc.(*body); ok {
+		limit := time.AfterFunc(time.Second, func() { b.cancel(nil) })
+		defer limit.Stop()
+	}
 	_, _ = io.CopyN(io.Discard, rc, 4<<10)
 	rc.Close()
 }
@@ -55,21 +59,30 @@ func (r *Repository) readAll(resp *http.Response, limit int64) ([]byte, error) {
 	if resp.ContentLength > limit {
 		return nil, tooLarge(limit, fmt.Sprintf("announces %d bytes", resp.ContentLength))
 	}
-	var in io.Reader = resp.Body
+	data, err := readLimited(resp.Body, limit)
+	if err != nil {
+		return nil, err
+	}
 	switch encoding := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
+		return data, nil
 	case "gzip", "x-gzip":
 		// Asked for identity, some proxies compress all the same. gzip's
 		// window is 32 KiB, so the limit on what comes out bounds it.
-		zr, err := gzip.NewReader(io.LimitReader(resp.Body, limit+1))
-		if err != nil {
-			return nil, fmt.Errorf("gzip-encoded answer: %w", err)
+		zr, err := gzip.NewReader(bytes.NewReader(data))
+		if err == nil {
+			data, err = readLimited(zr, limit)
 		}
-		defer zr.Close()
-		in = zr
+		if err != nil && !errors.Is(err, ErrTooLarge) {
+			return nil, fmt.Errorf("gzip-encoded answer: %v: %w", err, errdefs.ErrInvalidArgument) //nolint:errorlint // a body that ends early must not pass for a broken connection
+		}
+		return data, err
 	default:
 		return nil, fmt.Errorf("content encoding %q, where identity was asked for: %w", encoding, errdefs.ErrInvalidArgument)
 	}
+}
+
+func readLimited(in io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
 		return nil, err
@@ -98,43 +111,32 @@ func errTimeout(after time.Duration, part string) error {
 	return timeoutError{fmt.Sprintf("no %s within %s", part, after)}
 }
 
-// watched is a streamed body that must keep moving.
+// watched is a streamed body that must keep moving while it is read: in each
+// Stall of waiting for it, StallBytes must come. What its reader does in between
+// does not count. It is read by one goroutine.
 type watched struct {
-	io.ReadCloser
-	mu    sync.Mutex
-	bytes int64 // since the timer was set
-	timer *time.Timer
-}
-
-// watch ends a body that delivers less than limits.StallBytes in limits.Stall.
-func (r *Repository) watch(b *body) io.ReadCloser {
-	w := &watched{ReadCloser: b}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(r.limits.Stall, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.bytes < r.limits.StallBytes {
-			b.cancel(timeoutError{fmt.Sprintf("too slow: %d bytes in %s, where %d are the least", w.bytes, r.limits.Stall, r.limits.StallBytes)})
-			return
-		}
-		w.bytes = 0
-		w.timer.Reset(r.limits.Stall)
-	})
-	return w
+	*body
+	limits Limits
+	waited time.Duration // in this window
+	bytes  int64         // that came in it
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
-	w.mu.Lock()
+	left := w.limits.Stall - w.waited
+	if w.bytes >= w.limits.StallBytes {
+		left += w.limits.Stall // this window has its bytes
+	}
+	bytes := w.bytes
+	limit := time.AfterFunc(left, func() {
+		w.cancel(timeoutError{fmt.Sprintf("too slow: %d bytes in %s, where %d are the least", bytes, w.limits.Stall, w.limits.StallBytes)})
+	})
+	began := time.Now()
+	n, err := w.body.Read(p)
+	limit.Stop()
+	w.waited += time.Since(began)
 	w.bytes += int64(n)
-	w.mu.Unlock()
+	if w.waited >= w.limits.Stall {
+		w.waited, w.bytes = 0, 0
+	}
 	return n, err
-}
-
-func (w *watched) Close() error {
-	w.mu.Lock()
-	w.timer.Stop()
-	w.mu.Unlock()
-	return w.ReadCloser.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -28,6 +29,14 @@ type Answer struct {
 	Body   []byte // of a 200 only
 }
 
+// StatusCode returns the code, 0 where no answer came.
+func (a *Answer) StatusCode() int {
+	if a == nil {
+		return 0
+	}
+	return a.Code
+}
+
 // MediaType returns the content type without its parameters, in lower case.
 func (a *Answer) MediaType() string {
 	name, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
@@ -36,19 +45,19 @@ func (a *Answer) MediaType() string {
 
 // Get reads the address at the host whole, at most MaxManifestSize bytes. An
 // answer of any status is no error. [ErrTooLarge] marks one over the limit;
-// other errors are of the transport.
+// other errors are of the transport. With an error, the answer is what came of it,
+// or nil.
 func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Answer, error) {
-	resp, err := r.get(ctx, h, u, accept)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	a := &Answer{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
-	if resp.StatusCode != http.StatusOK {
-		discard(resp.Body)
-		return a, nil
-	}
-	a.Body, err = r.readAll(resp, MaxManifestSize)
+	var a *Answer
+	err := r.get(ctx, h, u, accept, func(resp *http.Response) (err error) {
+		a = &Answer{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
+		if resp.StatusCode != http.StatusOK {
+			discard(resp.Body)
+			return nil
+		}
+		a.Body, err = r.readAll(resp, MaxManifestSize)
+		return err
+	})
 	return a, err
 }
 
@@ -102,16 +111,12 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 // many bytes come and what digest they have is for use to verify. The
 // descriptor's URLs and inline data are not used.
 func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error {
+	if err := Check(desc, math.MaxInt64); err != nil {
+		return err
+	}
 	err := r.eachHost(func(h *Host) error {
-		for attempt := 1; ; attempt++ {
-			err := r.stream(ctx, h, desc, use)
-			if err == nil || attempt >= r.limits.Attempts || !passing(nil, err) {
-				return err
-			}
-			if err := sleep(ctx, r.wait(attempt, nil)); err != nil {
-				return err
-			}
-		}
+		u := r.URL(h, blobEndpoint(desc), desc.Digest.String())
+		return r.get(ctx, h, u, "*/*", func(resp *http.Response) error { return r.stream(resp, desc, use) })
 	})
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", desc.Digest, err)
@@ -119,12 +124,7 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func
 	return nil
 }
 
-func (r *Repository) stream(ctx context.Context, h *Host, desc ocispec.Descriptor, use func(io.Reader) error) error {
-	resp, err := r.get(ctx, h, r.URL(h, blobEndpoint(desc), desc.Digest.String()), "*/*")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
+func (r *Repository) stream(resp *http.Response, desc ocispec.Descriptor, use func(io.Reader) error) error {
 	if resp.StatusCode != http.StatusOK {
 		discard(resp.Body)
 		return statusError(resp.Request.URL, resp.StatusCode)
@@ -135,9 +135,7 @@ func (r *Repository) stream(ctx context.Context, h *Host, desc ocispec.Descripto
 	if resp.ContentLength >= 0 && resp.ContentLength != desc.Size {
 		return fmt.Errorf("%d bytes announced, %d expected: %w", resp.ContentLength, desc.Size, errdefs.ErrFailedPrecondition)
 	}
-	stream := r.watch(resp.Body.(*body))
-	defer stream.Close()
-	return use(stream)
+	return use(&watched{body: resp.Body.(*body), limits: r.limits})
 }
 
 // blobEndpoint is "manifests" for what registries keep as manifests: an index
@@ -171,7 +169,8 @@ func (r *Repository) eachHost(try func(*Host) error) error {
 	return first
 }
 
-// Verify says whether the data is what the descriptor promises. The error is
+// Verify says whether the data is what the descriptor, whose digest must be
+// valid, promises. The error is
 // errdefs.ErrFailedPrecondition.
 func Verify(data []byte, desc ocispec.Descriptor) error {
 	if int64(len(data)) != desc.Size {
@@ -201,7 +200,7 @@ func statusError(u *url.URL, code int) error {
 // FallbackTag returns the tag under which registries without the referrers
 // endpoint keep the listing of a subject (OCI distribution-spec, "Referrers Tag
 // Schema"): the algorithm cut to 32 characters and the hash cut to 64, so that
-// sha512 subjects fit a tag.
+// sha512 subjects fit a tag. The digest must be valid.
 func FallbackTag(subject digest.Digest) string {
 	algorithm, hash := subject.Algorithm().String(), subject.Encoded()
 	return algorithm[:min(len(algorithm), 32)] + "-" + hash[:min(len(hash), 64)]

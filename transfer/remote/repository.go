@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/containerd/v2/version"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Limits of one request. Zero values stand for the defaults, which are those of
@@ -139,9 +139,9 @@ func (r *Repository) Hosts(capabilities docker.HostCapabilities) []*Host {
 	return out
 }
 
-// isMirror says whether the host stands in for the registry, which it is then
+// IsMirror says whether the host stands in for the registry, which it is then
 // told with the parameter "ns".
-func (r *Repository) isMirror(h *Host) bool {
+func (r *Repository) IsMirror(h *Host) bool {
 	registry := r.spec.Hostname()
 	return h.Host != registry && (registry != "docker.io" || h.Host != "registry-1.docker.io")
 }

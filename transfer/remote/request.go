@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -29,39 +30,43 @@ func (r *Repository) URL(h *Host, elem ...string) *url.URL {
 		Host:   h.Host,
 		Path:   path.Join(append([]string{"/", h.Path, r.name}, elem...)...),
 	}
-	if r.isMirror(h) {
+	if r.IsMirror(h) {
 		u.RawQuery = url.Values{"ns": {r.spec.Hostname()}}.Encode()
 	}
 	return u
 }
 
-// get makes the request, and makes it again where it failed in passing: on
-// broken connections, and on 408, 429 and 5xx that a later attempt may not give.
-// A host that does not answer in time is not asked again: the pull waits for it.
-// The answer may have any status. Its body must be closed, which also ends ctx's
-// child that the request runs in.
-func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string) (*http.Response, error) {
-	if err := h.Down(); err != nil {
-		return nil, err
-	}
+// get makes the request and hands its answer, of whatever status, to use. It does
+// so again where it failed in passing: on broken connections, while use reads as
+// well, and on 408, 429 and 5xx that a later attempt may not give. A host that
+// does not answer in time is not asked again: the pull waits for it.
+func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string, use func(*http.Response) error) error {
 	for attempt := 1; ; attempt++ {
+		if err := h.Down(); err != nil {
+			return err
+		}
 		resp, err := r.authorized(ctx, h, u, accept)
-		if err != nil {
-			h.markDown(err)
-		}
-		if attempt >= r.limits.Attempts || !passing(resp, err) || h.Down() != nil || ctx.Err() != nil {
-			return resp, err
-		}
+		last := attempt >= r.limits.Attempts || ctx.Err() != nil
 		wait := r.wait(attempt, resp)
-		entry := log.G(ctx).WithField("url", redact(u)).WithField("attempt", attempt).WithField("wait", wait)
-		if err != nil {
-			entry.WithError(err).Debug("referrers: request failed, trying again")
-		} else {
-			entry.WithField("status", resp.StatusCode).Debug("referrers: request refused for now, trying again")
+		switch {
+		case err == nil && (last || !passing(resp.StatusCode)):
+			err = use(resp)
+			if cerr := resp.Body.Close(); err == nil && cerr != nil {
+				err = cerr
+			}
+			if err == nil || last || !broken(err) {
+				return err
+			}
+		case err == nil:
 			discard(resp.Body)
+			err = fmt.Errorf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+		case last || !broken(err):
+			return err
 		}
+		log.G(ctx).WithError(err).WithField("url", redact(u)).WithField("attempt", attempt).
+			WithField("wait", wait).Debug("referrers: request failed for now, trying again")
 		if err := sleep(ctx, wait); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
@@ -105,12 +110,12 @@ func (r *Repository) authorized(ctx context.Context, h *Host, u *url.URL, accept
 	}
 }
 
+// do makes one attempt with the token that is there. A host that fails to answer
+// is marked; one that redirects to storage that fails is not, and neither is one
+// whose token service fails.
 func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	headers := time.AfterFunc(r.limits.Request, func() { cancel(errTimeout(r.limits.Request, "headers")) })
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
 	if err != nil {
-		cancel(nil)
 		return nil, err
 	}
 	req.Header = r.header.Clone()
@@ -121,27 +126,71 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 	// Decompressing what a stranger compressed is a way to be robbed of
 	// memory, and content that is addressed by digest gains nothing from it.
 	req.Header.Set("Accept-Encoding", "identity")
-	if h.Authorizer != nil {
-		if err := h.Authorizer.Authorize(ctx, req); err != nil {
-			cancel(nil)
-			return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
-		}
-	}
-	client := http.Client{Transport: h.Client.Transport, Jar: h.Client.Jar, CheckRedirect: r.checkRedirect}
-	resp, err := client.Do(req)
-	headers.Stop()
-	if cause := context.Cause(ctx); cause != nil && err == nil {
-		resp.Body.Close()
-		err = cause
-	} else if errors.As(cause, new(timeoutError)) {
-		err = fmt.Errorf("GET %s: %w", redact(u), cause)
-	}
-	if err != nil {
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	limit := time.AfterFunc(r.limits.Request, func() { cancel(errTimeout(r.limits.Request, "headers")) })
+	if err := authorize(ctx, h, req); err != nil {
+		limit.Stop()
 		cancel(nil)
-		return nil, err
+		return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 	}
-	resp.Body = &body{ReadCloser: resp.Body, cancel: cancel, ctx: ctx}
-	return resp, nil
+	client := http.Client{}
+	if h.Client != nil {
+		client.Transport, client.Jar = h.Client.Transport, h.Client.Jar
+	}
+	asked := u // of the redirects, the last
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		asked = req.URL
+		return r.checkRedirect(req, via)
+	}
+	resp, err := client.Do(req.WithContext(ctx))
+	limit.Stop()
+	timeout := context.Cause(ctx)
+	if err == nil && timeout == nil {
+		resp.Body = &body{ReadCloser: resp.Body, cancel: cancel, ctx: ctx}
+		return resp, nil
+	}
+	if err == nil {
+		resp.Body.Close()
+	}
+	// The client's own error names the address with all its secrets.
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	if timeout != nil {
+		err = timeout
+	}
+	if asked.Host == h.Host {
+		h.markDown(err)
+	}
+	cancel(nil)
+	return nil, fmt.Errorf("GET %s: %w", redact(asked), err)
+}
+
+// tokenTimeout is how long a token may take whose request gave up on it.
+const tokenTimeout = time.Minute
+
+// authorize puts the host's authorization onto the request. A token is fetched
+// out of the request's reach: the authorizer is the image's as well, and keeps a
+// failure for good, so that a referrer that gives up would fail the image.
+func authorize(ctx context.Context, h *Host, req *http.Request) error {
+	if h.Authorizer == nil {
+		return nil
+	}
+	own := req.Clone(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+		defer cancel()
+		done <- h.Authorizer.Authorize(ctx, own)
+	}()
+	select {
+	case err := <-done:
+		req.Header = own.Header
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // checkRedirect follows a registry to its storage, but lends no other host the
@@ -168,20 +217,22 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 	return nil
 }
 
-// linkLocal covers the metadata services of clouds, which no registry redirects
-// to in good faith.
+// linkLocal covers the addresses of clouds' metadata services, which no registry
+// redirects to in good faith. A name that resolves to one passes: what it answers
+// is held against a digest or read as a listing, and reaches no one.
 func linkLocal(host string) bool {
+	host, _, _ = strings.Cut(strings.TrimSuffix(host, "."), "%")
+	if strings.Trim(host, "0123456789xXabcdefABCDEF.") == "" && !strings.Contains(host, ":") && net.ParseIP(host) == nil &&
+		strings.ContainsAny(host[:min(1, len(host))], "0123456789") {
+		return true // 2852039166, 0xa9fea9fe: spellings that only serve to hide an address
+	}
 	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLinkLocalUnicast()
+	return ip != nil && (ip.IsLinkLocalUnicast() || ip.Equal(net.ParseIP("fd00:ec2::254")) || ip.Equal(net.ParseIP("100.100.100.200")))
 }
 
-// passing says whether a later attempt may succeed where this one failed.
-func passing(resp *http.Response, err error) bool {
-	if err != nil {
-		return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-			errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	}
-	switch resp.StatusCode {
+// passing says which codes a later attempt may not give.
+func passing(code int) bool {
+	switch code {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
@@ -189,17 +240,26 @@ func passing(resp *http.Response, err error) bool {
 	return false
 }
 
+// broken says whether a connection broke, which a later attempt's may not.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 // wait returns how long to wait after the given attempt: what Retry-After asks
-// for, or the doubled back-off, less a random part of up to one half so that a
-// cluster's nodes do not come back together.
+// for, within the limit, or the doubled back-off. A random part is added or taken
+// off, so that a cluster's nodes do not come back together.
 func (r *Repository) wait(attempt int, resp *http.Response) time.Duration {
 	if resp != nil {
-		if after := retryAfter(resp.Header.Get("Retry-After"), time.Now()); after > 0 {
-			after = min(after, r.limits.RetryAfter)
-			return after + rand.N(after/10+1)
+		after := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		if after >= r.limits.RetryAfter {
+			return r.limits.RetryAfter - rand.N(r.limits.RetryAfter/10+1)
+		}
+		if after > 0 {
+			return min(after+rand.N(after/10+1), r.limits.RetryAfter)
 		}
 	}
-	backoff := r.limits.Backoff << (attempt - 1)
+	backoff := r.limits.Backoff << min(attempt-1, 10)
 	return backoff - rand.N(backoff/2+1)
 }
 
@@ -207,7 +267,11 @@ func (r *Repository) wait(attempt int, resp *http.Response) time.Duration {
 // Anything else is zero.
 func retryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+	if value != "" && strings.Trim(value, "0123456789") == "" {
+		seconds, err := strconv.ParseUint(value, 10, 31)
+		if err != nil {
+			return math.MaxInt64 // more than can be counted
+		}
 		return time.Duration(seconds) * time.Second
 	}
 	if t, err := http.ParseTime(value); err == nil && t.After(now) {

@@ -59,7 +59,9 @@ func TestWaitStaysWithinBounds(t *testing.T) {
 		{"second is doubled", 2, nil, 100 * time.Millisecond, 200 * time.Millisecond},
 		{"fourth", 4, nil, 400 * time.Millisecond, 800 * time.Millisecond},
 		{"what the server asks for, and jitter", 1, after("2"), 2 * time.Second, 2200 * time.Millisecond},
-		{"a day is capped", 1, after("86400"), 10 * time.Second, 11 * time.Second},
+		{"a day is capped", 1, after("86400"), 9 * time.Second, 10 * time.Second},
+		{"more than can be counted is capped", 1, after("99999999999999999999"), 9 * time.Second, 10 * time.Second},
+		{"the hundredth", 100, nil, 51 * time.Second, 103 * time.Second},
 		{"a server without a wish", 1, after(""), 50 * time.Millisecond, 100 * time.Millisecond},
 		{"a server that wishes the past", 1, after("-5"), 50 * time.Millisecond, 100 * time.Millisecond},
 	} {
@@ -144,7 +146,7 @@ func TestRetryAfterIsWaitedForAndCapped(t *testing.T) {
 		t.Fatalf("%v, want the second attempt's answer", err)
 	}
 	requests := s.Requests()
-	if got := requests[1].Time.Sub(requests[0].Time); got < short || got > 20*short {
+	if got := requests[1].Time.Sub(requests[0].Time); got < short*9/10 || got > 20*short {
 		t.Errorf("asked again after %s, want the cap of %s", got, short)
 	}
 }
