@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
@@ -38,15 +40,24 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	}
 	defer release()
 
-	p := &pull{t: t, progress: progress}
-	if p.src, err = t.open(ctx, src); err != nil {
+	p, err := t.newPull(ctx, src, progress)
+	if err != nil {
 		return err
 	}
 	defer p.close()
+	return t.Local.Transfer(ctx, &pullSource{p.src, p}, &pullStore{ImageStorer: dst, p: p}, transfer.WithProgress(progress))
+}
+
+func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
+	p := &pull{t: t, progress: progress}
+	var err error
+	if p.src, err = t.open(ctx, src); err != nil {
+		return nil, err
+	}
 	if s, ok := p.src.(*source.Source); ok {
 		p.clientTypes = s.Claim().GetArtifactTypes()
 	}
-	return t.Local.Transfer(ctx, &pullSource{p.src, p}, &pullStore{dst, p}, transfer.WithProgress(progress))
+	return p, nil
 }
 
 // open makes a source of the daemon's from one that is complete.
@@ -70,6 +81,7 @@ type pull struct {
 	t        *Transferrer
 	src      transfer.ImageFetcher
 	progress transfer.ProgressFunc
+	dry      bool
 	// clientTypes are those of the client's selection.
 	clientTypes []string
 
@@ -105,6 +117,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		Limits:    p.t.Limits,
 		Cosign:    p.t.Cosign,
 		Progress:  p.progress,
+		Dry:       p.dry,
 	})
 	p.gather.Image(root)
 	return nil
@@ -204,6 +217,9 @@ func (s *pullSource) String() string { return fmt.Sprint(s.ImageFetcher) }
 type pullStore struct {
 	transfer.ImageStorer
 	p *pull
+
+	mu    sync.Mutex
+	noted []ocispec.Descriptor // attestation manifests of the image's indexes
 }
 
 var (
@@ -217,6 +233,7 @@ var (
 // and behind it, out of its way, the gather, which learns of each manifest as
 // soon as an index names it.
 func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
+	h = d.noteAttestations(h)
 	if f, ok := d.ImageStorer.(transfer.ImageFilterer); ok {
 		h = f.ImageFilter(h, store)
 	}
@@ -230,6 +247,9 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 			for _, child := range children {
 				if (child.Platform == nil || wanted.Match(*child.Platform)) && !isAttestation(child) {
 					d.p.gather.Image(child)
+					for _, a := range d.attestations(child.Digest) {
+						d.p.gather.Embedded(child.Digest, a)
+					}
 				}
 			}
 		}
@@ -237,8 +257,39 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 	}
 }
 
+// noteAttestations remembers the attestation manifests of an index before the
+// destination's filter drops them: their platform is unknown/unknown.
+func (d *pullStore) noteAttestations(h images.HandlerFunc) images.HandlerFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := h(ctx, desc)
+		if err == nil && images.IsIndexType(desc.MediaType) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			for _, child := range children {
+				if isAttestation(child) {
+					d.noted = append(d.noted, child)
+				}
+			}
+		}
+		return children, err
+	}
+}
+
+// attestations returns those that name the manifest.
+func (d *pullStore) attestations(manifest digest.Digest) []ocispec.Descriptor {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []ocispec.Descriptor
+	for _, a := range d.noted {
+		if a.Annotations["vnd.docker.reference.digest"] == manifest.String() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // isAttestation tells BuildKit's attestation manifests, which lie in the image's
-// index, from the image's own.
+// index, from the image's own (BuildKit, "Image Attestation Storage").
 func isAttestation(desc ocispec.Descriptor) bool {
 	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
@@ -58,6 +59,8 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 		switch d := dst.(type) {
 		case transfer.ImageStorer:
 			return t.pull(ctx, s, d, opts...)
+		case *explain.Destination:
+			return t.explain(ctx, s, d)
 		}
 	case transfer.ImageGetter:
 		switch d := dst.(type) {

@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -52,6 +54,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 		return out, nil
 	}
 	for _, h := range hosts {
+		r.warnOfCapability(ctx, h)
 		l := &lister{repo: r.Repository, host: h, subject: subject, listing: &out}
 		status := l.list(ctx)
 		if status == Present || status == Truncated {
@@ -80,6 +83,20 @@ func (r Registry) inOrder(hosts []*remote.Host) []*remote.Host {
 	}
 	slices.SortStableFunc(hosts, func(a, b *remote.Host) int { return rank(a) - rank(b) })
 	return hosts
+}
+
+// warned are the hosts that warnOfCapability warned of, in the daemon's life.
+var warned sync.Map
+
+// warnOfCapability tells the operator once of a mirror that is asked although its
+// configuration does not name the capability.
+func (r Registry) warnOfCapability(ctx context.Context, h *remote.Host) {
+	if !r.IsMirror(h) || h.Capabilities.Has(docker.HostCapabilityReferrers) {
+		return
+	}
+	if _, known := warned.LoadOrStore(h.Host, true); !known {
+		log.G(ctx).WithField("host", h.Host).Warn(`referrers: the mirror is asked although its capabilities in hosts.toml do not name "referrers"; add it, so that the mirror comes before others that do not`)
+	}
 }
 
 // lister lists the referrers of a subject at one host.

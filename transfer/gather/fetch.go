@@ -83,6 +83,14 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 		}
 		return keep, nil
 	}
+	if g.Dry {
+		data, err := g.peek(c, desc)
+		if err != nil {
+			return nil, err
+		}
+		_, err = parse(data)
+		return m, err
+	}
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
 		data, err := content.ReadBlob(g.ctx, g.Store, desc)
@@ -116,6 +124,17 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 		return keep, w.restart(data)
 	})
 	return m, err
+}
+
+// peek reads a manifest and stores nothing.
+func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
+	if c.manifest != nil {
+		return c.manifest, nil
+	}
+	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
+		return content.ReadBlob(g.ctx, g.Store, desc)
+	}
+	return g.fetchManifest(desc)
 }
 
 func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
@@ -155,6 +174,9 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 		g.blobs[desc.Digest] = b
 	}
 	g.mu.Unlock()
+	if g.Dry {
+		return nil
+	}
 	b.once.Do(func() { b.err = g.fetchBlob(parent, desc) })
 	return b.err
 }

@@ -86,6 +86,9 @@ type Config struct {
 	Selection *policy.Selection
 	Limits    Limits
 	Cosign    CosignTags
+	// Dry stores nothing: manifests are read to judge by them, and blobs are
+	// held against the limits.
+	Dry bool
 	// Progress, if not nil, is told of what comes in. It must be safe for
 	// concurrent use.
 	Progress transfer.ProgressFunc
@@ -133,6 +136,24 @@ func New(ctx context.Context, config Config) *Gather {
 // asked about once; other descriptors are passed over.
 func (g *Gather) Image(desc ocispec.Descriptor) {
 	g.add(desc, g.Selection.Depth(), true)
+}
+
+// Embedded tells of a manifest of the image's own index that refers to a subject
+// which Image was told of: BuildKit's attestations lie there, whatever the
+// registry lists. The index, which is verified, says what they refer to.
+func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.bySubj[subject]
+	if s == nil || g.closed || !g.Selection.Wants(policy.TypeBuildKitAttestation) {
+		return
+	}
+	desc.ArtifactType = policy.TypeBuildKitAttestation
+	if s.embedded++; s.embedded > g.Limits.MaxReferrers {
+		s.note(discovery.Truncated, g.overLimit(desc))
+		return
+	}
+	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, legacy: policy.TypeBuildKitAttestation}) })
 }
 
 func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) {

@@ -42,6 +42,8 @@ type Subject struct {
 // annotations are those of its manifest.
 type Taken struct {
 	ocispec.Descriptor
+	// Reason is the rule and pattern by which it was taken.
+	Reason string
 }
 
 // Left is a referrer that was not taken, or a request that failed (then without
@@ -74,6 +76,9 @@ func (g *Gather) settle(ctx context.Context) (*Outcome, error) {
 			Descriptor: s.desc, Image: s.image, Status: s.status,
 			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(),
 		})
+		if g.Dry {
+			continue
+		}
 		if err := g.tie(ctx, s, now); err != nil {
 			errs = append(errs, err)
 		}

@@ -23,7 +23,12 @@ type subject struct {
 	depth int // levels of referrers to take, this subject's own included
 	image bool
 
+	embedded int // manifests of the image's index that refer to it; guarded by Gather.mu
+
 	mu      sync.Mutex
+	seen    map[digest.Digest]bool // referrers that are being taken, or were
+	listed  bool                   // the registry has answered
+	base    discovery.Status       // no better than this, whatever it answers
 	status  discovery.Status
 	answers []discovery.Answer
 	taken   []Taken
@@ -34,8 +39,8 @@ type subject struct {
 type candidate struct {
 	ocispec.Descriptor
 	manifest []byte // where it is known already
-	// legacy says that cosign's tag names the subject, not the manifest, and
-	// which artifact type it stands for.
+	// legacy says that not the manifest but one of cosign's tags, or the
+	// image's index, names the subject, and for which artifact type it does.
 	legacy string
 }
 
@@ -47,7 +52,11 @@ func (g *Gather) discover(s *subject) {
 		return
 	}
 	s.mu.Lock()
-	s.status, s.answers = listing.Status, listing.Answers
+	s.answers = listing.Answers
+	if s.status = s.base.Worse(listing.Status); s.status == discovery.Absent && len(s.taken) > 0 {
+		s.status = discovery.Present
+	}
+	s.listed = true
 	s.mu.Unlock()
 	for _, r := range listing.Rejected {
 		// What cannot be fetched may have been what was wanted.
@@ -92,13 +101,17 @@ func (g *Gather) choose(s *subject, listing discovery.Listing) []candidate {
 			continue
 		}
 		if len(out) == g.Limits.MaxReferrers {
-			s.note(discovery.Truncated, Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType,
-				Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)})
+			s.note(discovery.Truncated, g.overLimit(desc))
 			continue
 		}
 		out = append(out, candidate{Descriptor: desc})
 	}
 	return out
+}
+
+func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
+	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType,
+		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 
 // cosign looks for what cosign stored under tags of its own, of the types that
@@ -139,7 +152,10 @@ func holdsSet(listed []candidate, artifactType string) bool {
 // take brings one referrer in: its manifest, which decides what it is and what
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
-	m, err := g.bring(s, c)
+	if !s.first(c.Digest) {
+		return
+	}
+	m, reason, err := g.bring(s, c)
 	var drop dropped
 	switch {
 	case err == nil:
@@ -159,7 +175,10 @@ func (g *Gather) take(s *subject, c candidate) {
 	desc := c.Descriptor
 	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
 	s.mu.Lock()
-	s.taken = append(s.taken, Taken{Descriptor: desc})
+	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason})
+	if c.legacy != "" && s.status == discovery.Absent {
+		s.status = discovery.Present // no listing shows it, but it is there
+	}
 	s.mu.Unlock()
 	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
 		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
@@ -174,23 +193,41 @@ type dropped struct{ reason string }
 
 func (d dropped) Error() string { return d.reason }
 
-func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, error) {
+// bring returns the manifest, and why the referrer is taken.
+func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, error) {
 	m, err := g.manifest(c)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if c.legacy != "" {
+	switch {
+	case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
+		return nil, "", dropped{fmt.Sprintf("refused: its manifest's subject is %q", m.Subject.Digest)}
+	case m.Subject == nil && c.legacy == "":
+		return nil, "", dropped{"refused: its manifest names no subject"}
+	case c.legacy != "":
 		m.ArtifactType = c.legacy
-	} else if m.Subject == nil {
-		return nil, dropped{"refused: its manifest names no subject"}
-	} else if m.Subject.Digest != s.desc.Digest {
-		return nil, dropped{fmt.Sprintf("refused: its manifest's subject is %q", m.Subject.Digest)}
 	}
-	if d := g.Selection.DecideManifest(m.Referrer()); d.Verdict != policy.Take {
-		return nil, dropped{d.Reason}
+	d := g.Selection.DecideManifest(m.Referrer())
+	if d.Verdict != policy.Take {
+		return nil, "", dropped{d.Reason}
 	}
 	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
-	return m, g.children(c.Descriptor, m, 0)
+	return m, d.Reason, g.children(c.Descriptor, m, 0)
+}
+
+// first says whether the referrer is met for the first time: the registry may list
+// what lies in the image's index as well.
+func (s *subject) first(referrer digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen[referrer] {
+		return false
+	}
+	if s.seen == nil {
+		s.seen = map[digest.Digest]bool{}
+	}
+	s.seen[referrer] = true
+	return true
 }
 
 // note records what was left, and that the status can be no better than given.
@@ -198,6 +235,9 @@ func (s *subject) note(status discovery.Status, left Left) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.left = append(s.left, left)
+	if !s.listed {
+		s.base = s.base.Worse(status)
+	}
 	s.status = s.status.Worse(status)
 }
 

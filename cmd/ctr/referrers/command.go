@@ -8,5 +8,5 @@ var Command = &cli.Command{
 	Name:     "referrers",
 	Aliases:  []string{"referrer"},
 	Usage:    "Show what refers to images: signatures, attestations, SBOMs",
-	Commands: []*cli.Command{lsCommand},
+	Commands: []*cli.Command{lsCommand, explainCommand},
 }

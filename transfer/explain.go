@@ -1,0 +1,163 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// explain does what a pull does, but for the image, and stores nothing.
+func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, dst *explain.Destination) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ctx, release, err := t.withLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p, err := t.newPull(ctx, src, nil)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	p.dry = true
+
+	name, root, err := p.src.Resolve(ctx)
+	if err != nil {
+		return fmt.Errorf("failed to resolve image: %w", err)
+	}
+	if err := p.start(ctx, name, root); err != nil {
+		return err
+	}
+	e := &explain.Explanation{Image: name, Digest: root.Digest, Rule: p.selection.Origin(), Selection: p.selection.String(), Subjects: []explain.Subject{}}
+	if p.gather == nil { // nothing is taken, so that nothing is asked
+		return dst.Send(e)
+	}
+	platformOf, err := p.tellManifests(ctx, root, dst)
+	if err != nil {
+		return err
+	}
+	outcome, err := p.gather.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := outcome.Enforce(name, p.selection); err != nil {
+		e.Refused = err.Error()
+	}
+	for _, s := range outcome.Subjects {
+		e.Subjects = append(e.Subjects, explained(s, platformOf[s.Digest.String()]))
+	}
+	return dst.Send(e)
+}
+
+// tellManifests tells the gather of the index's manifests as a pull's dispatch
+// would, and returns their platforms by digest.
+func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, dst *explain.Destination) (map[string]string, error) {
+	platformOf := map[string]string{}
+	if !images.IsIndexType(root.MediaType) {
+		return platformOf, nil
+	}
+	data, err := p.read(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	index := memory{data}
+	wanted := dst.Platforms()
+	if len(wanted) == 0 {
+		wanted = []ocispec.Platform{platforms.DefaultSpec()}
+	}
+	store := &pullStore{ImageStorer: platformsOnly{wanted: wanted}, p: p}
+	children, err := store.ImageFilter(images.ChildrenHandler(index), nil)(ctx, root)
+	for _, c := range children {
+		if c.Platform != nil {
+			platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
+		}
+	}
+	return platformOf, err
+}
+
+// read returns the image's index: from the store, or from the registry.
+func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+		return nil, err
+	}
+	if _, err := p.t.Store.Info(ctx, desc.Digest); err == nil {
+		return content.ReadBlob(ctx, p.t.Store, desc)
+	}
+	f, err := p.src.Fetcher(ctx, p.name)
+	if err != nil {
+		return nil, err
+	}
+	rc, err := f.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(rc, desc.Size+1))
+	if err := errors.Join(err, rc.Close()); err != nil {
+		return nil, err
+	}
+	return data, remote.Verify(data, desc)
+}
+
+func explained(s gather.Subject, platform string) explain.Subject {
+	out := explain.Subject{
+		Digest: s.Digest, Platform: platform, Image: s.Image, Status: s.Status,
+		Answers: []explain.Answer{}, Taken: []explain.Referrer{}, Left: []explain.Referrer{},
+	}
+	for _, a := range s.Answers {
+		out.Answers = append(out.Answers, explain.Answer{Host: a.Host, Request: a.Request, Code: a.Code, Status: a.Status, Detail: a.Detail})
+	}
+	for _, t := range s.Taken {
+		out.Taken = append(out.Taken, explain.Referrer{Digest: t.Digest, ArtifactType: t.ArtifactType, Reason: t.Reason})
+	}
+	for _, l := range s.Left {
+		out.Left = append(out.Left, explain.Referrer{Digest: l.Digest, ArtifactType: l.ArtifactType, Reason: l.Reason})
+	}
+	return out
+}
+
+// platformsOnly is a destination that is only asked for its platforms.
+type platformsOnly struct {
+	transfer.ImageStorer
+	wanted []ocispec.Platform
+}
+
+func (d platformsOnly) Platforms() []ocispec.Platform { return d.wanted }
+
+// memory provides one blob, whatever is asked for.
+type memory struct{ data []byte }
+
+func (m memory) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
+	return memoryReader{data: m.data}, nil
+}
+
+type memoryReader struct{ data []byte }
+
+func (r memoryReader) ReadAt(p []byte, off int64) (int, error) {
+	if off >= int64(len(r.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, r.data[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (r memoryReader) Size() int64 { return int64(len(r.data)) }
+
+func (r memoryReader) Close() error { return nil }
