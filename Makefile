@@ -6,7 +6,7 @@ GO      ?= go
 RACE    ?= -race
 TOOLS   := $(CURDIR)/bin/tools
 TESTBIN := $(CURDIR)/bin/test
-MODULES := . cmd integration
+MODULES := . cmd integration integration/fixture/generate
 
 # Tools, each at one version.
 BUF_VERSION           := v1.75.0
@@ -15,6 +15,7 @@ GOLANGCI_VERSION      := v2.15.0
 ORAS_VERSION          := v1.3.6
 REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
+COSIGN2_VERSION       := v2.6.1
 
 .PHONY: help build demo test test-unit test-integration lint proto check-proto fixture cross tools clean
 
@@ -54,8 +55,8 @@ check-proto: ## fail where api/ is not what proto/ generates
 	@before=$$(mktemp -d) && trap 'rm -rf "$$before"' EXIT && cp -r api/. "$$before" && $(MAKE) --no-print-directory proto && \
 	diff -r "$$before" api || { echo "api/ is out of date: run make proto and commit"; exit 1; }
 
-fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## make integration/fixture/testdata anew with the real producers
-	cd integration && PATH="$(TOOLS):$$PATH" $(GO) run ./fixture/generate fixture/testdata
+fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## make integration/fixture/testdata anew with the real producers
+	cd integration/fixture/generate && PATH="$(TOOLS):$$PATH" $(GO) run . ../testdata
 
 tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint oras regctl) ## install what CI needs
 
@@ -71,6 +72,9 @@ $(TOOLS)/regctl:
 	GOBIN=$(TOOLS) $(GO) install github.com/regclient/regclient/cmd/regctl@$(REGCTL_VERSION)
 $(TOOLS)/cosign:
 	GOBIN=$(TOOLS) $(GO) install github.com/sigstore/cosign/v3/cmd/cosign@$(COSIGN_VERSION)
+$(TOOLS)/cosign2:
+	GOBIN=$(TOOLS)/v2 $(GO) install github.com/sigstore/cosign/v2/cmd/cosign@$(COSIGN2_VERSION)
+	mv $(TOOLS)/v2/cosign $@
 
 clean: ## remove bin/
 	rm -rf bin

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
@@ -14,7 +13,7 @@ func TestOneTokenAndOneListingASubject(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("user", "secret"))
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image, "--plain-http", "-u", "user:secret")
 
@@ -49,7 +48,7 @@ func TestTokenRunsOutHalfWay(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("user", "secret"))
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	reg.Fail(reg.RevokeOnce("/referrers/"))
 	pull(t, d, image, "--plain-http", "-u", "user:secret")
@@ -65,7 +64,7 @@ func TestWrongCredentialsFailThePull(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg, registry.WithBasic("user", "secret"))
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	if _, err := d.Ctr(testContext(t), "images", "pull", "--plain-http", "-u", "user:wrong", image); err == nil {
 		t.Error("the pull succeeded with a wrong password")

@@ -61,7 +61,7 @@ func TestClientSelection(t *testing.T) {
 			nil, []string{"selection", `"signature" is neither a media type nor a set`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: tc.plugin})
+			d := startDaemon(t, active(tc.plugin))
 			err := clientPull(t, d, ref, &api.Selection{ArtifactTypes: tc.types})
 			if tc.says != nil {
 				wantError(t, err, tc.says...)
@@ -98,7 +98,7 @@ func TestProgress(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registries.Olareg)
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	var mu sync.Mutex
 	parents, last := map[string][]string{}, map[string]string{}
 	err := clientPull(t, d, reg.Host+"/app:v1", nil, transfer.WithProgress(func(p transfer.Progress) {

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
@@ -18,7 +17,7 @@ func TestCRIPull(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("robot", "pull-secret"))
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +54,7 @@ func TestCRIPullRefused(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
 	imageAlone(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: rule(`required = ["signatures"]`)})
+	d := startDaemon(t, active(rule(`required = ["signatures"]`)))
 	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
@@ -36,7 +35,7 @@ func TestExport(t *testing.T) {
 		{"export = false", "export = false\n" + everything, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: tc.plugin})
+			d := startDaemon(t, active(tc.plugin))
 			image := reg.Host + "/app:v1"
 			pull(t, d, image)
 			path := filepath.Join(t.TempDir(), "image.tar")

@@ -8,7 +8,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
@@ -53,7 +52,7 @@ func TestRegistryThatFails(t *testing.T) {
 			if tc.code != 0 {
 				reg.Fail(registry.ReferrersFail(tc.code))
 			}
-			d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: rule(tc.rule...)})
+			d := startDaemon(t, active(rule(tc.rule...)))
 			image := reg.Host + "/app:v1"
 			_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
 			if tc.status != "" {
@@ -105,7 +104,7 @@ func TestReferrerThatCannotBeFetched(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: rule(`artifact_types = ["sboms"]`, "depth = 1")})
+	d := startDaemon(t, active(rule(`artifact_types = ["sboms"]`, "depth = 1")))
 	image := reg.Host + "/app:v1"
 
 	blob := f.Content(fixture.SBOM)[2]

@@ -192,3 +192,11 @@ func wantError(t *testing.T, err error, says ...string) {
 		}
 	}
 }
+
+// stock is a daemon whose plugin is inert.
+var stock = daemon.Config{}
+
+// active is a daemon whose plugin is active, with TOML in its table.
+func active(plugin string) daemon.Config {
+	return daemon.Config{Disabled: daemon.Active, Plugin: plugin}
+}

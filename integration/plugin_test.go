@@ -73,13 +73,13 @@ func TestLocalSettings(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything + `
+	d := startDaemon(t, active(everything+`
   [plugins."io.containerd.transfer.v1.referrers".local]
     max_concurrent_downloads = 1
     [[plugins."io.containerd.transfer.v1.referrers".local.unpack_config]]
       platform = "linux/amd64"
       snapshotter = "native"
-`})
+`))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image, "--snapshotter", "native")
 	out, err := d.Ctr(testContext(t), "snapshots", "--snapshotter", "native", "ls")

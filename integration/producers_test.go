@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 )
@@ -34,7 +33,7 @@ func TestProducersAndRegistries(t *testing.T) {
 				"--artifact-type", "application/vnd.example.unwanted", "--subject", image, "-f", "sbom.json")
 			tool(t, dir, "oras", "attach", "--plain-http", "--platform", "linux/amd64", "--artifact-type", "application/spdx+json", image, "sbom.json")
 
-			d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: rule(`artifact_types = ["signatures", "sboms"]`)})
+			d := startDaemon(t, active(rule(`artifact_types = ["signatures", "sboms"]`)))
 			pull(t, d, image, "--plain-http")
 			read := ls(t, d, image)
 			var got []string
@@ -68,7 +67,7 @@ func TestPages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: rule(`artifact_types = ["sboms"]`, "depth = 1")})
+	d := startDaemon(t, active(rule(`artifact_types = ["sboms"]`, "depth = 1")))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image) // without --plain-http: TLS is tried first, as stock does
 	if got := len(ls(t, d, image).Referrers); got != n {

@@ -44,7 +44,7 @@ func TestPullStoresWhatPolicyChooses(t *testing.T) {
 		{"no rule matches", strings.ReplaceAll(everything, "**", "registry.example.com/**"), nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: tc.plugin})
+			d := startDaemon(t, active(tc.plugin))
 			pull(t, d, image)
 			read := ls(t, d, image)
 			wantNames(t, f, read, tc.want...)
@@ -77,7 +77,7 @@ func TestReferrersLiveAndDieWithTheImage(t *testing.T) {
 	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image)
 
@@ -127,7 +127,7 @@ func TestPullAgain(t *testing.T) {
 	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, daemon.Config{Disabled: daemon.Active, Plugin: everything})
+	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image)
 	before := contents(t, d)

@@ -1,0 +1,119 @@
+package integration
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+)
+
+func explained(t *testing.T, d *daemon.Daemon, args ...string) *explain.Explanation {
+	t.Helper()
+	out, err := d.Ctr(testContext(t), append([]string{"referrers", "explain", "--plain-http", "--platform", "linux/amd64", "--format", "json"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &explain.Explanation{}
+	if err := json.Unmarshal([]byte(out), e); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return e
+}
+
+// Explain says of every referrer whether a pull would take it, by which rule and
+// pattern, and stores nothing. What it says a pull does.
+func TestExplain(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg, registry.WithToken("user", "secret"))
+	wholeFixture(f, t, reg)
+	image := reg.Host + "/app:v1"
+	d := startDaemon(t, active(rule(`artifact_types = ["signatures", "sboms", "!application/vnd.cncf.*"]`, "depth = 1")))
+
+	e := explained(t, d, "-u", "user:secret", image)
+	if n := len(contents(t, d)); n != 0 {
+		t.Errorf("%d blobs are stored", n)
+	}
+	wantClean(t, d)
+	if e.Digest != f.Get(fixture.Image).Digest || !strings.HasPrefix(e.Rule, "rule 1, ") || e.Refused != "" {
+		t.Errorf("explained is %+v", e)
+	}
+	taken, left := map[string]string{}, map[string]string{}
+	for _, s := range e.Subjects {
+		if s.Status != discovery.Present || len(s.Answers) == 0 || s.Answers[0].Host != reg.Host || s.Answers[0].Code != 200 {
+			t.Errorf("subject %s: %+v", f.Name(s.Digest), s)
+		}
+		for _, r := range s.Taken {
+			taken[f.Name(r.Digest)] = r.Reason
+		}
+		for _, r := range s.Left {
+			left[f.Name(r.Digest)] = r.Reason
+		}
+	}
+	for name, why := range map[string]string{fixture.CosignSignature: `artifact type "signatures"`, fixture.SBOM: `artifact type "sboms"`} {
+		if !strings.Contains(taken[name], why) || !strings.Contains(taken[name], "rule 1") {
+			t.Errorf("%s is taken because %q, want %q", name, taken[name], why)
+		}
+	}
+	for name, why := range map[string]string{
+		fixture.Notation: `denied by "!application/vnd.cncf.*"`, fixture.CosignSBOM: "is not among its artifact types", fixture.VEX: "is not among",
+	} {
+		if !strings.Contains(left[name], why) {
+			t.Errorf("%s is left because %q, want %q", name, left[name], why)
+		}
+	}
+
+	pull(t, d, image, "--plain-http", "-u", "user:secret")
+	stored := map[string]bool{}
+	for _, r := range ls(t, d, image).Referrers {
+		stored[f.Name(r.Digest)] = true
+	}
+	if len(stored) != len(taken) {
+		t.Errorf("the pull stored %v, explained was %v", stored, taken)
+	}
+	for name := range taken {
+		if !stored[name] {
+			t.Errorf("%s was explained as taken, and is not stored", name)
+		}
+	}
+	// Of an image that is stored it is the stored digest that is explained.
+	if e := explained(t, d, "-u", "user:secret", image); e.Digest != f.Get(fixture.Image).Digest {
+		t.Errorf("explained is %s", e.Digest)
+	}
+	out, err := d.Ctr(testContext(t), "referrers", "explain", "--plain-http", "--platform", "linux/amd64", "-u", "user:secret", "--artifact-type", "vex/openvex", image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"takes [vex/openvex]", "asked " + reg.Host + ": referrers: present (HTTP 200)", "take  " + f.Get(fixture.VEX).Digest.String(), "a pull would succeed"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("the text lacks %q:\n%s", text, out)
+		}
+	}
+}
+
+// Explain says why a pull would fail, and what each host answered.
+func TestExplainRefusal(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	reg.Fail(registry.ReferrersFail(403))
+	d := startDaemon(t, active(rule(`required = ["signatures"]`)))
+	e := explained(t, d, reg.Host+"/app:v1")
+	for _, text := range []string{"lacks referrers", "signatures", "HTTP 403"} {
+		if !strings.Contains(e.Refused, text) {
+			t.Errorf("refused is %q, lacks %q", e.Refused, text)
+		}
+	}
+	for _, s := range e.Subjects {
+		if s.Status != discovery.Unknown || s.Answers[0].Code != 403 {
+			t.Errorf("subject %+v", s)
+		}
+	}
+	if _, err := startDaemon(t, stock).Ctr(testContext(t), "referrers", "explain", "--plain-http", reg.Host+"/app:v1"); err == nil {
+		t.Error("a stock daemon explains")
+	}
+}
