@@ -4,6 +4,8 @@ GO      ?= go
 # Tests and the daemon that they drive run with the race detector; `make test RACE=`
 # leaves it out.
 RACE    ?= -race
+# How long each fuzz target runs; CI gives it a few seconds.
+FUZZTIME ?= 10m
 TOOLS   := $(CURDIR)/bin/tools
 TESTBIN := $(CURDIR)/bin/test
 MODULES := . cmd integration integration/fixture/generate
@@ -17,7 +19,7 @@ REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
 COSIGN2_VERSION       := v2.6.1
 
-.PHONY: help build demo test test-unit test-integration lint proto check-proto fixture cross tools clean
+.PHONY: help build demo test test-unit test-integration lint fuzz proto check-proto fixture cross tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -40,6 +42,14 @@ test-integration: $(TOOLS)/oras $(TOOLS)/regctl ## tests with a real daemon and 
 	@mkdir -p $(TESTBIN)
 	cd cmd && $(GO) build $(RACE) -o $(TESTBIN)/ ./containerd && $(GO) build -o $(TESTBIN)/ ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m ./...
+
+fuzz: ## run every fuzz target for FUZZTIME, one after the other
+	@set -e; for pkg in $$($(GO) list ./transfer/...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "fuzz $$pkg $$target for $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
 
 lint: $(TOOLS)/golangci-lint ## golangci-lint over all modules, and gofmt
 	@set -e; for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done

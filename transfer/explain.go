@@ -75,13 +75,13 @@ func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, dst *
 	if err != nil {
 		return nil, err
 	}
-	index := memory{data}
+	root.Data = data // which containerd reads in place of a store's
 	wanted := dst.Platforms()
 	if len(wanted) == 0 {
 		wanted = []ocispec.Platform{platforms.DefaultSpec()}
 	}
 	store := &pullStore{ImageStorer: platformsOnly{wanted: wanted}, p: p}
-	children, err := store.ImageFilter(images.ChildrenHandler(index), nil)(ctx, root)
+	children, err := store.ImageFilter(images.ChildrenHandler(nil), nil)(ctx, root)
 	for _, c := range children {
 		if c.Platform != nil {
 			platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
@@ -137,27 +137,3 @@ type platformsOnly struct {
 }
 
 func (d platformsOnly) Platforms() []ocispec.Platform { return d.wanted }
-
-// memory provides one blob, whatever is asked for.
-type memory struct{ data []byte }
-
-func (m memory) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
-	return memoryReader{data: m.data}, nil
-}
-
-type memoryReader struct{ data []byte }
-
-func (r memoryReader) ReadAt(p []byte, off int64) (int, error) {
-	if off >= int64(len(r.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, r.data[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (r memoryReader) Size() int64 { return int64(len(r.data)) }
-
-func (r memoryReader) Close() error { return nil }

@@ -1,17 +1,12 @@
 package gather
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -217,122 +212,5 @@ func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
 		return err
 	}
 	g.report(event{"complete", desc, parent, desc.Size})
-	return nil
-}
-
-// open locks the content's ingest: of several pulls that want it, one fetches.
-// errdefs.ErrAlreadyExists says that it is there, and under this pull's lease.
-func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
-	ref := remotes.MakeRefKey(g.ctx, desc)
-	cw, err := content.OpenWriter(g.ctx, g.Store, content.WithRef(ref), content.WithDescriptor(desc))
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("open ingest %s: %w", ref, err)
-	}
-	return cw, err
-}
-
-// write fills and commits an ingest with the labels that fill returns. Where
-// that fails the ingest is removed: one that holds wrong bytes would fail every
-// later commit.
-func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*writer) (map[string]string, error)) (err error) {
-	ref := remotes.MakeRefKey(g.ctx, desc)
-	defer func() {
-		err = errors.Join(err, ignore(cw.Close(), err == nil))
-		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), 10*time.Second)
-			defer cancel()
-			if abort := g.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
-				err = fmt.Errorf("%w (and its ingest %s stays: %w)", err, ref, abort)
-			}
-		}
-	}()
-	st, err := cw.Status()
-	if err != nil {
-		return err
-	}
-	keep := map[string]string{}
-	if st.Offset != desc.Size || images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
-		filled, err := fill(&writer{cw})
-		if err != nil {
-			return err
-		}
-		for k, v := range filled {
-			keep[k] = v
-		}
-	} // else the whole content is there, in another namespace
-	g.source.add(keep, nil)
-	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(keep))
-	if errdefs.IsAlreadyExists(err) {
-		return g.relabel(desc.Digest, keep)
-	}
-	if err != nil {
-		return fmt.Errorf("commit %s: %w", desc.Digest, err)
-	}
-	return nil
-}
-
-func ignore(err error, report bool) error {
-	if report {
-		return err
-	}
-	return nil
-}
-
-// relabel adds labels to content that is there already.
-func (g *Gather) relabel(dgst digest.Digest, keep map[string]string) error {
-	info, err := g.Store.Info(g.ctx, dgst)
-	if err != nil {
-		return err
-	}
-	add := map[string]string{}
-	for k, v := range keep {
-		add[k] = v
-	}
-	g.source.add(add, info.Labels)
-	return update(g.ctx, g.Store, info, add)
-}
-
-// update sets labels that differ from those that the content has.
-func update(ctx context.Context, store content.Manager, info content.Info, add map[string]string) error {
-	var fields []string
-	for k, v := range add {
-		if info.Labels[k] != v {
-			fields = append(fields, "labels."+k)
-		}
-	}
-	if len(fields) == 0 {
-		return nil
-	}
-	if _, err := store.Update(ctx, content.Info{Digest: info.Digest, Labels: add}, fields...); err != nil {
-		return fmt.Errorf("label %s: %w", info.Digest, err)
-	}
-	return nil
-}
-
-// writer fills an ingest from its start, whatever an earlier pull left in it.
-type writer struct{ content.Writer }
-
-func (w *writer) restart(data []byte) error {
-	return w.stream(strings.NewReader(string(data)), int64(len(data)))
-}
-
-// stream copies size bytes; one more is an error, as is one less.
-func (w *writer) stream(r io.Reader, size int64) error {
-	if st, err := w.Status(); err != nil {
-		return err
-	} else if st.Offset > 0 {
-		if err := w.Truncate(0); err != nil {
-			return err
-		}
-	}
-	n, err := io.Copy(w.Writer, io.LimitReader(r, size+1))
-	switch {
-	case err != nil:
-		return err
-	case n > size:
-		return fmt.Errorf("more than the %d bytes expected: %w", size, errdefs.ErrFailedPrecondition)
-	case n < size:
-		return fmt.Errorf("%d bytes of %d: %w", n, size, io.ErrUnexpectedEOF)
-	}
 	return nil
 }
