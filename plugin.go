@@ -23,6 +23,7 @@
 //	transfer/labels     the labels that tie referrers to their subjects
 //	transfer/stored     reading an image's referrers back from the store
 //	transfer/archive    exporting images with their referrers
+//	transfer/explain    what a pull would take, and why
 package referrers
 
 import (

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
 // What the README prints of the demonstration is what it prints.
@@ -61,5 +62,29 @@ func TestSampleConfiguration(t *testing.T) {
 	d := startDaemon(t, daemon.Config{Whole: string(sample)})
 	if lines := d.LogLines("referrers are active"); len(lines) != 1 {
 		t.Errorf("the plugin is not active: %q", d.LogLines("referrers"))
+	}
+}
+
+// The README's excerpt of an explanation is in the words of the command.
+func TestReadmeExplain(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(readme), "whether a pull takes it and why:\n\n```\n")
+	block, _, _ = strings.Cut(block, "```")
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`, `required = ["signatures"]`), `"**"`, `"**/app"`)))
+	out, err := d.Ctr(testContext(t), "referrers", "explain", "--plain-http", "--platform", "linux/amd64", reg.Host+"/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out = strings.ReplaceAll(out, reg.Host, "registry.example.com")
+	for line := range strings.Lines(block) {
+		if !strings.Contains(out, line) {
+			t.Errorf("the command does not print %q but\n%s", line, out)
+		}
 	}
 }

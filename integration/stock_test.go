@@ -1,13 +1,19 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
@@ -100,6 +106,56 @@ func TestFlagHostsDir(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A mirror whose API lies below a path of its own, that wants a certificate and
+// whose own cannot be verified.
+func TestHostsDirOverridePathAndClientCertificate(t *testing.T) {
+	f := loadFixture(t)
+	mirror := startRegistry(t, registry.Olareg, registry.WithTLS(), registry.WithClientCertificate(), registry.WithPrefix("/cache/docker"))
+	wholeFixture(f, t, mirror)
+	dir := t.TempDir()
+	host := filepath.Join(dir, "registry.example.com")
+	if err := os.Mkdir(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pair := filepath.Join(host, "client.pem")
+	if err := os.WriteFile(pair, clientCertificate(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	toml := fmt.Sprintf(`server = "https://%[1]s/cache/docker/v2"
+override_path = true
+skip_verify = true
+client = %[2]q
+`, mirror.Host, pair)
+	if err := os.WriteFile(filepath.Join(host, "hosts.toml"), []byte(toml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		image := "registry.example.com/app:v1"
+		pull(t, d, image, "--hosts-dir", dir)
+		wantReferrers(t, d, image, active)
+	})
+}
+
+func clientCertificate(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
 func TestFlagUser(t *testing.T) {

@@ -80,6 +80,8 @@ type options struct {
 	user, password string
 	token          bool
 	basic          bool
+	clientCert     bool
+	prefix         string
 	delay          time.Duration
 	pageSize       int64
 }
@@ -89,6 +91,13 @@ type Option func(*options)
 
 // WithTLS makes the front speak HTTPS, with the certificate of httptest.
 func WithTLS() Option { return func(o *options) { o.tls = true } }
+
+// WithClientCertificate makes the front demand a certificate of its clients, any.
+// It needs WithTLS.
+func WithClientCertificate() Option { return func(o *options) { o.clientCert = true } }
+
+// WithPrefix puts the registry's API below a path.
+func WithPrefix(path string) Option { return func(o *options) { o.prefix = path } }
 
 // WithToken makes the front ask for bearer tokens, which it gives out itself; to
 // anyone where user is empty.
@@ -141,10 +150,14 @@ func Start(kind Kind, opts ...Option) (*Registry, error) {
 	}
 	r.back = httptest.NewServer(handler)
 	r.Backend = r.back.URL
-	r.front = httptest.NewUnstartedServer(r.counted(r.faulty(r.authorized(handler))))
+	front := r.counted(http.StripPrefix(r.o.prefix, r.faulty(r.authorized(handler))))
+	r.front = httptest.NewUnstartedServer(front)
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that try TLS first
 	if r.o.tls {
 		r.front.TLS = &tls.Config{}
+		if r.o.clientCert {
+			r.front.TLS.ClientAuth = tls.RequireAnyClientCert
+		}
 		r.front.StartTLS()
 	} else {
 		r.front.Start()
