@@ -23,6 +23,10 @@ import (
 // MaxDescriptors is how many descriptors of one JSON array are read.
 const MaxDescriptors = 1000
 
+// MaxTypeLength is how long a media type or artifact type may be: RFC 6838 allows
+// 127 characters before and after the slash.
+const MaxTypeLength = 255
+
 // MaxAnnotations is how many bytes of JSON a manifest's annotations may have.
 const MaxAnnotations = 64 << 10
 
@@ -129,7 +133,7 @@ func ParseIndex(data []byte) (*Index, error) {
 	}
 	switch {
 	case index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex:
-		return nil, fmt.Errorf("not an image index but %q: %w", index.MediaType, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("not an image index but %.80q: %w", index.MediaType, errdefs.ErrInvalidArgument)
 	case index.SchemaVersion != 0 && index.SchemaVersion != 2:
 		return nil, fmt.Errorf("image index of schemaVersion %d, only 2 is known: %w", index.SchemaVersion, errdefs.ErrInvalidArgument)
 	case !index.Manifests.Present:
@@ -179,7 +183,7 @@ func Parse(data []byte, mediaType string, maxChildren int) (*Manifest, error) {
 	case raw.SchemaVersion != 0 && raw.SchemaVersion != 2:
 		return nil, fmt.Errorf("schemaVersion %d, only 2 is known: %w", raw.SchemaVersion, errdefs.ErrInvalidArgument)
 	case raw.MediaType != "" && raw.MediaType != mediaType:
-		return nil, fmt.Errorf("the manifest calls itself %q, its descriptor %q: %w", raw.MediaType, mediaType, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("the manifest calls itself %.80q, its descriptor %q: %w", raw.MediaType, mediaType, errdefs.ErrInvalidArgument)
 	case index && (raw.Config != nil || raw.Layers.Present || !raw.Manifests.Present), !index && raw.Manifests.Present:
 		// What is both is read as one by some and as the other by others
 		// (CVE-2021-41190).
@@ -213,6 +217,9 @@ func Parse(data []byte, mediaType string, maxChildren int) (*Manifest, error) {
 	}
 	if most := min(maxChildren, MaxDescriptors); children.More || len(children.List) > most {
 		return nil, fmt.Errorf("more than %d layers or manifests: %w", most, errdefs.ErrResourceExhausted)
+	}
+	if len(m.ArtifactType) > MaxTypeLength {
+		return nil, fmt.Errorf("artifact type of %d characters: %w", len(m.ArtifactType), errdefs.ErrInvalidArgument)
 	}
 	if legacy := cosignType(m.ArtifactType, raw.Layers.List); legacy != "" && raw.ArtifactType == "" {
 		m.ArtifactType = legacy

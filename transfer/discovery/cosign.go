@@ -45,7 +45,7 @@ func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind Cos
 	request := "tag " + tag
 	var answers []Answer
 	add := func(h *remote.Host, code int, status Status, detail string) {
-		answers = append(answers, Answer{Host: h.Host, Request: request, Code: code, Status: status, Detail: detail})
+		answers = append(answers, Answer{Host: h.Host, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
 	}
 	for _, h := range r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve) {
 		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), strings.Join([]string{

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,13 +53,19 @@ func TestCosignTag(t *testing.T) {
 		{"500", hostile.Status(500), "500 unknown", "", 2},
 		{"row 12: Content-Length over the limit", hostile.Answer{Header: present.Header, Announce: remote.MaxManifestSize + 1, Stall: true}, "200 truncated", "", 1},
 		{"row 13: endless body", hostile.Answer{Header: present.Header, Body: make([]byte, 1<<20), Endless: true}, "200 truncated", "", 1},
-		{"row 11: zstd", present.With("Content-Encoding", "zstd"), "? unknown", "", 1},
+		{"row 10: gzip that is none", present.With("Content-Encoding", "gzip"), "200 unknown", "", 1},
+		{"row 11: zstd", present.With("Content-Encoding", "zstd"), "200 unknown", "", 1},
+		{"row 39: body that stops", hostile.Answer{Header: present.Header, Body: []byte(text), Announce: 100, Stall: true}, "200 unknown", "", 1},
 	} {
 		for _, kind := range CosignKinds {
 			t.Run(tc.name+kind.Suffix, func(t *testing.T) {
 				s := hostile.New(t)
 				s.On(cosignPath(kind), tc.answer)
-				found, answers := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).CosignTag(t.Context(), subject, kind)
+				limits := quick
+				if tc.answer.Stall {
+					limits.Request = time.Second // the headers come in time
+				}
+				found, answers := registry(t, s.Host(), limits, s.RegistryHost(pullResolve)).CosignTag(t.Context(), subject, kind)
 				checkAnswers(t, answers, s.Host(), []string{"tag: " + tc.want})
 				if got, want := s.Paths(), slices.Repeat([]string{cosignPath(kind)}, tc.requests); !slices.Equal(got, want) {
 					t.Errorf("asked for %q, want %q", got, want)

@@ -45,6 +45,7 @@ func paged(pages int, each func(page int) []ocispec.Descriptor) []hostile.Answer
 func TestHostileSizes(t *testing.T) {
 	valid := hostile.Index(entry(1))
 	gzipped := hostile.Answer{Header: valid.Header, Body: compress(valid.Body)}.With("Content-Encoding", "gzip")
+	broken := hostile.Answer{Header: gzipped.Header, Body: gzipped.Body[:len(gzipped.Body)/2]}
 	zeros := compress(make([]byte, 1<<20))
 	bomb := hostile.Answer{Header: valid.Header, Body: bytes.Repeat(zeros, 256)}.With("Content-Encoding", "gzip")
 	zstd := hostile.Answer{Header: valid.Header, Body: append([]byte{0x28, 0xB5, 0x2F, 0xFD, 0x00, (29 - 10) << 3}, make([]byte, 32<<10)...)}.With("Content-Encoding", "zstd")
@@ -70,7 +71,15 @@ func TestHostileSizes(t *testing.T) {
 		{name: "row 10: gzip-encoded index of 256 MiB", script: answering(bomb),
 			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
-			status: Unknown, answers: []string{"referrers: ? unknown"}, requests: repeat(api, 1)},
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "row 11: zstd under the tag", script: missing(404, zstd),
+			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+		{name: "row 10: gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "row 10: gzip cut short", script: answering(broken),
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "row 10: gzip cut short under the tag", script: missing(404, broken),
+			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
 			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),

@@ -45,11 +45,11 @@ func TestHostileAnswers(t *testing.T) {
 		{name: "row 38: 429 with Retry-After, then the listing", script: answering(hostile.Status(429).With("Retry-After", "3600"), valid),
 			status: Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
 		{name: "row 39: body at one byte a second", script: answering(hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
-			limits: remote.Limits{Request: 200 * time.Millisecond},
-			status: Unknown, answers: []string{"referrers: ? unknown"}, requests: []string{api}},
+			limits: remote.Limits{Request: time.Second},
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "row 39: the tag's body at one byte a second", script: missing(404, hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
-			limits: remote.Limits{Request: 200 * time.Millisecond},
-			status: Unknown, answers: []string{"referrers: 404", "tag: ? unknown"}, requests: []string{api, tag}},
+			limits: remote.Limits{Request: time.Second},
+			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 	}
 	for _, code := range []int{500, 403, 429} {
 		requests := []string{api, api}

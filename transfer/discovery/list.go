@@ -109,7 +109,7 @@ type lister struct {
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
-	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Request: request, Code: code, Status: status, Detail: detail})
+	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
 	return status
 }
 
@@ -269,5 +269,6 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 }
 
 func (l *lister) reject(d ocispec.Descriptor, reason string) {
-	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Reason: reason})
+	d.ArtifactType, d.Digest = Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
+	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Reason: Shorten(reason)})
 }

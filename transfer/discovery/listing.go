@@ -9,6 +9,7 @@ package discovery
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,6 +67,16 @@ type Answer struct {
 	Code    int    // HTTP status; 0 where none came
 	Status  Status // "" where the host cannot tell
 	Detail  string
+}
+
+// Shorten cuts what a stranger wrote to a length that logs and error messages
+// bear.
+func Shorten(s string) string {
+	const most = 300
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
 }
 
 func (a Answer) String() string {

@@ -71,7 +71,7 @@ func TestMirror(t *testing.T) {
 			if tc.capabilities == 0 {
 				tc.capabilities = pullResolve
 			}
-			r := registry(t, upstream.Host(), quick, mirror.RegistryHost(tc.capabilities), upstream.RegistryHost(pullResolve))
+			r := registry(t, upstream.Host(), quick, mirror.RegistryHost(tc.capabilities), upstream.RegistryHost(byDefault))
 			l, err := r.List(t.Context(), subject)
 			if err != nil || l.Status != tc.status {
 				t.Errorf("%s, %v, want %s", l.Status, err, tc.status)

@@ -66,6 +66,9 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
 		return nil, err
 	}
+	if err := g.reserve(desc); err != nil {
+		return nil, err
+	}
 	var m *artifact.Manifest
 	parse := func(data []byte) (map[string]string, error) {
 		var err error
@@ -88,7 +91,7 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 	}
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
-		data, err := content.ReadBlob(g.ctx, g.Store, desc)
+		data, err := g.readStored(desc)
 		if err != nil {
 			return nil, err
 		}
@@ -127,9 +130,19 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 		return c.manifest, nil
 	}
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
-		return content.ReadBlob(g.ctx, g.Store, desc)
+		return g.readStored(desc)
 	}
 	return g.fetchManifest(desc)
+}
+
+// readStored reads a manifest from the store: as many at a time as are fetched,
+// since each may hold four mebibytes.
+func (g *Gather) readStored(desc ocispec.Descriptor) ([]byte, error) {
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		return nil, err
+	}
+	defer g.downloads.Release(1)
+	return content.ReadBlob(g.ctx, g.Store, desc)
 }
 
 func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
@@ -157,23 +170,36 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 	if err := remote.Check(desc, g.Limits.MaxBlobSize); err != nil {
 		return fmt.Errorf("%w (key max_blob_size)", err)
 	}
+	if err := g.reserve(desc); err != nil {
+		return err
+	}
+	if g.Dry {
+		return nil
+	}
 	g.mu.Lock()
 	b := g.blobs[desc.Digest]
 	if b == nil {
-		if g.total += desc.Size; g.total > g.Limits.MaxTotalSize {
-			g.total -= desc.Size
-			g.mu.Unlock()
-			return fmt.Errorf("blob %s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted)
-		}
 		b = &blob{}
 		g.blobs[desc.Digest] = b
 	}
 	g.mu.Unlock()
-	if g.Dry {
-		return nil
-	}
 	b.once.Do(func() { b.err = g.fetchBlob(parent, desc) })
 	return b.err
+}
+
+// reserve counts content against the limit of the pull, each once.
+func (g *Gather) reserve(desc ocispec.Descriptor) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sized[desc.Digest] {
+		return nil
+	}
+	if desc.Size > g.Limits.MaxTotalSize-g.total {
+		return fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted)
+	}
+	g.sized[desc.Digest] = true
+	g.total += desc.Size
+	return nil
 }
 
 func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {

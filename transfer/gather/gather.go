@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
@@ -57,7 +58,8 @@ type Limits struct {
 	MaxReferrers int
 	// MaxBlobSize is how large one blob may be, in bytes.
 	MaxBlobSize int64
-	// MaxTotalSize is how much the blobs of one pull may hold, in bytes.
+	// MaxTotalSize is how much the referrers of one pull may hold, in bytes,
+	// manifests and blobs.
 	MaxTotalSize int64
 	// MaxConcurrentDownloads is how many manifests and blobs come in at a
 	// time; as many listings again.
@@ -72,6 +74,10 @@ var DefaultLimits = Limits{
 	MaxTotalSize:           128 << 20,
 	MaxConcurrentDownloads: 3,
 }
+
+// maxSubjects is how many subjects one pull asks about. Referrers of referrers
+// multiply: a hundred each make ten thousand at depth 2.
+const maxSubjects = 1000
 
 // MaxChildren is how many layers an artifact may have, or manifests an index
 // that is a referrer.
@@ -109,7 +115,8 @@ type Gather struct {
 	subjects []*subject
 	bySubj   map[digest.Digest]*subject
 	blobs    map[digest.Digest]*blob
-	total    int64 // bytes of blobs
+	sized    map[digest.Digest]bool // what total counts
+	total    int64                  // bytes of manifests and blobs
 }
 
 var errClosed = errors.New("the pull ended")
@@ -129,13 +136,17 @@ func New(ctx context.Context, config Config) *Gather {
 		source:    newSourceLabel(config.Name),
 		bySubj:    map[digest.Digest]*subject{},
 		blobs:     map[digest.Digest]*blob{},
+		sized:     map[digest.Digest]bool{},
 	}
 }
 
 // Image tells of a manifest or index that belongs to the image itself. Each is
 // asked about once; other descriptors are passed over.
 func (g *Gather) Image(desc ocispec.Descriptor) {
-	g.add(desc, g.Selection.Depth(), true)
+	if !g.add(desc, g.Selection.Depth(), true) {
+		log.G(g.ctx).WithField("image", g.Name).WithField("subject", desc.Digest).
+			Warnf("referrers: not asked for: over the limit of %d subjects a pull", maxSubjects)
+	}
 }
 
 // Embedded tells of a manifest of the image's own index that refers to a subject
@@ -156,23 +167,28 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, legacy: policy.TypeBuildKitAttestation}) })
 }
 
-func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) {
+// add starts to work on a subject. It is false where that would be one too many.
+func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
 	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
-		return
+		return true
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if known := g.bySubj[desc.Digest]; known != nil {
 		known.image = known.image || image
-		return
+		return true
 	}
 	if g.closed {
-		return
+		return true
+	}
+	if len(g.subjects) == maxSubjects {
+		return false
 	}
 	s := &subject{desc: desc, depth: depth, image: image, status: discovery.Unknown}
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s
 	g.wg.Go(func() { g.discover(s) })
+	return true
 }
 
 // Wait waits until all referrers are in, at most for the timeout, ties them to

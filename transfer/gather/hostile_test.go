@@ -275,7 +275,7 @@ func TestAllBlobsTogetherAreLimited(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.artifact(spdx, &w.subject, w.serve(strings.Repeat("a", 600))), w.artifact(spdx, &w.subject, w.serve(strings.Repeat("b", 600)))
 	w.list(w.subject, a, b)
-	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxTotalSize = 1000 })
+	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxTotalSize = 2200 })
 	w.wantStatus(out, discovery.Truncated)
 	if n := len(w.tied(w.subject)); n != 1 {
 		t.Errorf("%d referrers are tied, 1 has room", n)
@@ -328,6 +328,49 @@ func TestAnnotationsStayOutOfTheStore(t *testing.T) {
 	for _, e := range w.events {
 		if strings.Contains(e.Name, "evil") {
 			t.Errorf("progress names %s", e.Name)
+		}
+	}
+}
+
+// Referrers of referrers multiply, and a manifest alone may hold four mebibytes:
+// what counts against the pull's limit is manifests as well as blobs.
+func TestManifestsCountAgainstTheLimit(t *testing.T) {
+	w := newWorld(t)
+	padding := map[string]string{"padding": strings.Repeat("x", 40<<10)}
+	var listed []ocispec.Descriptor
+	for i := range 5 {
+		listed = append(listed, w.manifest(ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx,
+			Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{w.serve(fmt.Sprint("sbom", i))}, Subject: &w.subject, Annotations: padding,
+		}, ocispec.MediaTypeImageManifest, spdx))
+	}
+	w.list(w.subject, listed...)
+	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxTotalSize = 100 << 10 })
+	w.wantStatus(out, discovery.Truncated)
+	if n := len(w.tied(w.subject)); n != 2 {
+		t.Errorf("%d manifests of 40 KiB are tied within 100 KiB", n)
+	}
+}
+
+// What a stranger writes reaches logs and errors, cut to what they bear.
+func TestMessagesStayShort(t *testing.T) {
+	w := newWorld(t)
+	long := "application/" + strings.Repeat("x", 1<<20)
+	entry := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: long, Digest: digest.FromString("a"), Size: 5}
+	bad := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: signature, Digest: digest.Digest("sha256:" + long), Size: 5}
+	lies := w.manifest(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: long,
+		Config: ocispec.DescriptorEmptyJSON, Subject: &ocispec.Descriptor{Digest: digest.Digest(long)},
+	}, ocispec.MediaTypeImageManifest, signature)
+	w.list(w.subject, entry, bad, lies)
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetAll}, Required: []string{policy.SetSignatures}})
+	err := out.Enforce("image", sel)
+	if err == nil || len(err.Error()) > 8<<10 {
+		t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
+	}
+	for _, l := range out.Subjects[0].Left {
+		if n := len(l.String()) + len(l.ArtifactType); n > 2<<10 {
+			t.Errorf("a reason of %d bytes", n)
 		}
 	}
 }

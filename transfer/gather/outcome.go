@@ -127,6 +127,7 @@ func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
 			found = append(found, policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations})
 		}
 	}
+	why, unknown = atMost(why), atMost(unknown)
 	if missing := sel.Missing(found); len(missing) > 0 {
 		return fmt.Errorf("image %s lacks referrers that %s requires: %s (%s): %w",
 			image, sel.Origin(), strings.Join(missing, ", "), strings.Join(why, " | "), errdefs.ErrFailedPrecondition)
@@ -136,4 +137,13 @@ func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
 			image, sel.Origin(), strings.Join(unknown, " | "), errdefs.ErrFailedPrecondition)
 	}
 	return nil
+}
+
+// atMost keeps a message from growing with a hostile image's manifests.
+func atMost(reasons []string) []string {
+	const most = 8
+	if len(reasons) > most {
+		reasons = append(reasons[:most:most], fmt.Sprintf("and %d more subjects", len(reasons)-most))
+	}
+	return reasons
 }

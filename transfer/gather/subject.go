@@ -182,8 +182,9 @@ func (g *Gather) take(s *subject, c candidate) {
 	s.mu.Unlock()
 	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
 		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
-	if s.depth > 1 {
-		g.add(ocispec.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, s.depth-1, false)
+	if s.depth > 1 && !g.add(ocispec.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, s.depth-1, false) {
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType,
+			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
 	}
 }
 
@@ -201,7 +202,7 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 	}
 	switch {
 	case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
-		return nil, "", dropped{fmt.Sprintf("refused: its manifest's subject is %q", m.Subject.Digest)}
+		return nil, "", dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
 	case m.Subject == nil && c.legacy == "":
 		return nil, "", dropped{"refused: its manifest names no subject"}
 	case c.legacy != "":
@@ -234,6 +235,7 @@ func (s *subject) first(referrer digest.Digest) bool {
 func (s *subject) note(status discovery.Status, left Left) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	left.Reason = discovery.Shorten(left.Reason)
 	s.left = append(s.left, left)
 	if !s.listed {
 		s.base = s.base.Worse(status)

@@ -143,16 +143,16 @@ func TestStreamThatStopsAfterAGoodStartEnds(t *testing.T) {
 
 func TestStreamThatKeepsMovingMayTakeLong(t *testing.T) {
 	s := hostile.New(t)
-	s.On("/v2/test/app/blobs/"+layer().Digest.String(), hostile.Answer{Body: []byte(blobText), Drip: 50 * time.Millisecond})
+	s.On("/v2/test/app/blobs/"+layer().Digest.String(), hostile.Answer{Body: []byte(blobText), Drip: 100 * time.Millisecond})
 	limits := quick
-	// 16 bytes at 20 a second, where 1 in 200 ms is asked for.
-	limits.Stall, limits.StallBytes = short, 1
-	limits.Request = 2 * short // bounds headers only: the stream takes longer
+	// 16 bytes at 10 a second, where 1 a second is asked for.
+	limits.Stall, limits.StallBytes = time.Second, 1
+	limits.Request = time.Second // bounds headers only: the stream takes longer
 	start := time.Now()
 	if data, _, err := blob(t, alone(t, s, limits), layer()); err != nil || string(data) != blobText {
 		t.Errorf("%q, %v", data, err)
 	}
-	if took := time.Since(start); took < 3*short {
+	if took := time.Since(start); took < limits.Request {
 		t.Errorf("took %s: the test is about a longer stream", took)
 	}
 }

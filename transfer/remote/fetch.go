@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // MaxManifestSize is the most that a manifest, an index or one page of a listing
@@ -62,12 +64,16 @@ func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string
 }
 
 // Check says whether a descriptor may be fetched at all: its digest is well
-// formed and of an algorithm that can be verified, and its size is from 1 to
-// limit. It must pass before the digest becomes part of a URL. The error is
-// errdefs.ErrInvalidArgument, or errdefs.ErrResourceExhausted over the limit.
+// formed and of an algorithm that can be verified, its types are no longer than
+// types are, and its size is from 1 to limit. It must pass before the digest
+// becomes part of a URL. The error is errdefs.ErrInvalidArgument, or
+// errdefs.ErrResourceExhausted over the limit.
 func Check(desc ocispec.Descriptor, limit int64) error {
 	if err := desc.Digest.Validate(); err != nil {
-		return fmt.Errorf("digest %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("digest %.80q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	if n := max(len(desc.MediaType), len(desc.ArtifactType)); n > artifact.MaxTypeLength {
+		return fmt.Errorf("%s: type of %d characters: %w", desc.Digest, n, errdefs.ErrInvalidArgument)
 	}
 	if desc.Size <= 0 {
 		return fmt.Errorf("%s: size %d: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)

@@ -148,7 +148,7 @@ func TestRow28HonestAnswerAfterAWrongOne(t *testing.T) {
 	}
 }
 
-func TestManifestThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
+func TestContentThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
 	s := hostile.New(t)
 	r := alone(t, s, quick)
 	for name, desc := range map[string]ocispec.Descriptor{
@@ -156,11 +156,21 @@ func TestManifestThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
 		"row 24: a query":             {Digest: "sha256:..?x", Size: 1},
 		"row 25: empty digest":        {Size: 1},
 		"row 27: size 0":              {Digest: digest.FromString("x")},
-		"row 27: size 2^62":           {Digest: digest.FromString("x"), Size: 1 << 62},
+		"row 27: size -1":             {Digest: digest.FromString("x"), Size: -1},
 	} {
-		if _, err := r.Manifest(t.Context(), desc); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, err := r.Manifest(t.Context(), desc); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: manifest: %v, want errdefs.ErrInvalidArgument", name, err)
 		}
+		for _, mediaType := range []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayer} {
+			desc.MediaType = mediaType
+			if _, calls, err := blob(t, r, desc); !errdefs.IsInvalidArgument(err) || calls > 0 {
+				t.Errorf("%s: blob of %s: used %d times, %v, want errdefs.ErrInvalidArgument", name, mediaType, calls, err)
+			}
+		}
+	}
+	huge := ocispec.Descriptor{Digest: digest.FromString("x"), Size: 1 << 62}
+	if _, err := r.Manifest(t.Context(), huge); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("row 27: manifest of size 2^62: %v, want errdefs.ErrResourceExhausted", err)
 	}
 	if got := s.Paths(); len(got) > 0 {
 		t.Errorf("asked for %q", got)
