@@ -48,10 +48,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	if err != nil {
 		return err
 	}
-	outcome, err := p.gather.Wait(ctx)
-	if err != nil {
-		return err
-	}
+	outcome := p.gather.Wait(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

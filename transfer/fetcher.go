@@ -54,7 +54,7 @@ func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (disco
 	for _, desc := range listed {
 		switch err := remote.Check(desc, remote.MaxManifestSize); {
 		case err != nil:
-			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Reason: err.Error()})
+			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: discovery.Unknown, Reason: err.Error()})
 		case known[desc.Digest] || !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType):
 		case len(known) == discovery.MaxEntries:
 			out.Status = discovery.Truncated

@@ -40,7 +40,7 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 		return err
 	}
 	defer p.close()
-	return t.Local.Transfer(ctx, &pullSource{p.src, p}, &pullStore{ImageStorer: dst, p: p}, transfer.WithProgress(progress))
+	return t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{ImageStorer: dst, p: p}, transfer.WithProgress(progress))
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
@@ -64,9 +64,15 @@ func (t *Transferrer) open(ctx context.Context, src transfer.ImageFetcher) (tran
 		}
 		return source.Open(ctx, s)
 	case *registry.OCIRegistry:
-		if t.Complete() {
-			return source.Open(ctx, s)
+		if !t.Complete() {
+			return src, nil
 		}
+		opened, err := source.Open(ctx, s)
+		if err == nil && opened.LostHeaders() {
+			log.G(ctx).WithField("image", s.Image()).Warn("referrers: a configured registry header has a name that is not in canonical form (X-Header-Name) and would be lost; containerd's own source is used, which cannot tell absent from unknown")
+			return src, nil
+		}
+		return opened, err
 	}
 	return src, nil
 }
@@ -129,40 +135,50 @@ func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
 	return fetcherRegistry{f}, nil
 }
 
-// finish waits for the referrers and says whether the pull may succeed.
-func (p *pull) finish(ctx context.Context) error {
+// finish waits for the referrers, says whether the pull may succeed, and if so ties
+// what came. A pull that is refused leaves the labels of an image that is there
+// already as they are.
+func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	if p.gather == nil {
 		return nil
 	}
 	began := time.Now()
-	outcome, err := p.gather.Wait(ctx)
+	outcome := p.gather.Wait(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	p.log(ctx, outcome, time.Since(began))
-	if err != nil {
+	if err := outcome.Enforce(p.name, p.selection); err != nil {
+		return err
+	}
+	if err := p.gather.Tie(ctx, outcome, target); err != nil {
 		err = fmt.Errorf("referrers of %s could not be kept: %w", p.name, err)
 		if len(p.selection.Required()) > 0 || p.selection.OnError() == policy.Fail {
 			return err
 		}
 		log.G(ctx).WithError(err).Warn("referrers: the image goes on without")
 	}
-	return outcome.Enforce(p.name, p.selection)
+	return nil
 }
 
-// log writes one line a pull, and one for every subject that is not known in
-// full.
+// log writes one line a pull, and one for every subject of the image that is not
+// known in full.
 func (p *pull) log(ctx context.Context, outcome *gather.Outcome, waited time.Duration) {
 	status, taken := discovery.Status(""), 0
 	for _, s := range outcome.Subjects {
+		taken += len(s.Taken)
 		if s.Image {
 			status = status.Worse(s.Status)
 		}
-		taken += len(s.Taken)
-		if s.Status == discovery.Unknown || s.Status == discovery.Truncated {
-			log.G(ctx).WithField("image", p.name).WithField("subject", s.Digest).
-				WithField("status", s.Status).Warnf("referrers: %s", s.Why)
+		if s.Status != discovery.Unknown && s.Status != discovery.Truncated {
+			continue
 		}
+		level := log.DebugLevel // of a hundred referrers' referrers
+		if s.Image {
+			level = log.WarnLevel
+		}
+		log.G(ctx).WithField("image", p.name).WithField("subject", s.Digest).WithField("status", s.Status).
+			Logf(level, "referrers: %s", s.Why)
 	}
 	log.G(ctx).WithFields(log.Fields{
 		"image":     p.name,

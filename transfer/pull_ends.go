@@ -20,7 +20,8 @@ import (
 // pullSource is the image's source, watched for the moment it is resolved.
 type pullSource struct {
 	transfer.ImageFetcher
-	p *pull
+	p    *pull
+	opts []transfer.ImageResolverOption
 }
 
 var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
@@ -30,13 +31,18 @@ func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, e
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
-	return name, desc, s.p.start(ctx, name, desc)
+	err = s.p.start(ctx, name, desc)
+	if setter, ok := s.ImageFetcher.(transfer.ImageResolverOptionSetter); ok {
+		setter.SetResolverOptions(s.opts...)
+	}
+	return name, desc, err
 }
 
+// SetResolverOptions implements transfer.ImageResolverOptionSetter. The options
+// hand over the download slots that all pulls of the daemon share. They are passed
+// on once the gather has its own fetcher, so that a referrer that hangs holds none.
 func (s *pullSource) SetResolverOptions(opts ...transfer.ImageResolverOption) {
-	if setter, ok := s.ImageFetcher.(transfer.ImageResolverOptionSetter); ok {
-		setter.SetResolverOptions(opts...)
-	}
+	s.opts = opts
 }
 
 func (s *pullSource) String() string { return fmt.Sprint(s.ImageFetcher) }
@@ -142,7 +148,7 @@ func (d *pullStore) String() string { return fmt.Sprint(d.ImageStorer) }
 // Store implements transfer.ImageStorer. The image's content is complete when it
 // is called; no record is written of an image that lacks what is required.
 func (d *pullStore) Store(ctx context.Context, desc ocispec.Descriptor, store images.Store) ([]images.Image, error) {
-	if err := d.p.finish(ctx); err != nil {
+	if err := d.p.finish(ctx, desc); err != nil {
 		return nil, err
 	}
 	return d.ImageStorer.Store(ctx, desc, store)

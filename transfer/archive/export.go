@@ -53,7 +53,7 @@ func indexReferrers(ctx context.Context, store content.Store, imgs []images.Imag
 	var add func(rs []stored.Referrer)
 	add = func(rs []stored.Referrer) {
 		for _, r := range rs {
-			if !seen[r.Digest] {
+			if !seen[r.Digest] && stored.Whole(ctx, store, r.Descriptor()) {
 				seen[r.Digest] = true
 				out = append(out, ocispec.Descriptor{
 					MediaType: r.MediaType, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size,

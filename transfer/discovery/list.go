@@ -47,7 +47,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 	if err := subject.Validate(); err != nil {
 		return out, fmt.Errorf("subject %q: %w: %w", subject, err, errdefs.ErrInvalidArgument)
 	}
-	hosts := r.inOrder(r.Hosts(docker.HostCapabilityPull))
+	hosts := r.inOrder(r.HostsWithAny(docker.HostCapabilityPull, docker.HostCapabilityReferrers))
 	if len(hosts) == 0 {
 		out.Status = Unknown
 		out.Answers = []Answer{{Host: r.Name(), Request: "referrers", Status: Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
@@ -70,11 +70,16 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 }
 
 // inOrder sorts mirrors that declare the capability first and the registry itself
-// last. Few hosts.toml files name the capability: it is younger than they are.
+// last. Few hosts.toml files name the capability: it is younger than they are; but
+// containerd gives it to the registry by default, whatever the file calls that.
 func (r Registry) inOrder(hosts []*remote.Host) []*remote.Host {
+	server := hosts[len(hosts):]
+	if i := slices.IndexFunc(hosts, func(h *remote.Host) bool { return !r.IsMirror(h) }); i < 0 && len(hosts) > 0 {
+		server = hosts[len(hosts)-1:] // under a name of its own
+	}
 	rank := func(h *remote.Host) int {
 		switch {
-		case !r.IsMirror(h):
+		case !r.IsMirror(h), slices.Contains(server, h):
 			return 2
 		case h.Capabilities.Has(docker.HostCapabilityReferrers):
 			return 0
@@ -105,7 +110,8 @@ type lister struct {
 	host    *remote.Host
 	subject digest.Digest
 	listing *Listing // shared by the hosts: what one found, the next need not
-	valid   int      // entries that this host listed and that can be
+	entries int      // that this host listed and no other before it
+	valid   int      // that this host listed and that can be
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
@@ -248,17 +254,19 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 			l.valid++
 			continue
 		}
-		if len(known)+len(l.listing.Rejected) >= MaxEntries {
+		if l.entries++; l.entries > MaxEntries {
 			return false
 		}
 		err := remote.Check(d, remote.MaxManifestSize)
 		switch {
+		case errdefs.IsResourceExhausted(err):
+			l.reject(d, Truncated, err.Error())
 		case err != nil:
-			l.reject(d, err.Error())
+			l.reject(d, Unknown, err.Error())
 		case !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType):
-			l.reject(d, fmt.Sprintf("media type %q is neither a manifest's nor an index's", d.MediaType))
+			l.reject(d, Unknown, fmt.Sprintf("media type %q is neither a manifest's nor an index's", d.MediaType))
 		case d.Digest == l.subject:
-			l.reject(d, "it is the subject itself")
+			l.reject(d, "", "it is the subject itself")
 		default:
 			l.valid++
 			known[d.Digest] = true
@@ -268,7 +276,7 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 	return !entries.More
 }
 
-func (l *lister) reject(d ocispec.Descriptor, reason string) {
+func (l *lister) reject(d ocispec.Descriptor, status Status, reason string) {
 	d.ArtifactType, d.Digest = Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
-	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Reason: Shorten(reason)})
+	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Status: status, Reason: Shorten(reason)})
 }

@@ -57,6 +57,9 @@ type Listing struct {
 // Rejection is an entry of a listing that is not looked at further.
 type Rejection struct {
 	ocispec.Descriptor
+	// Status is what the entry makes of the subject's, if it was wanted:
+	// unknown, truncated, or "" for an entry that no one can want.
+	Status Status
 	Reason string
 }
 

@@ -36,7 +36,8 @@ func TestOrder(t *testing.T) {
 		{"those that declare referrers are asked first, in their order", []docker.HostCapabilities{pullResolve, byDefault, pull, pullReferrers}, false, "", "bdacR"},
 		{"the second of those lists", []docker.HostCapabilities{pullResolve, pullReferrers, pullReferrers}, false, "cR", "bc"},
 		{"the last mirror lists", []docker.HostCapabilities{pullResolve, pullReferrers, pull}, false, "cR", "bac"},
-		{"who may not pull is not asked", []docker.HostCapabilities{docker.HostCapabilityReferrers, docker.HostCapabilityPush, pull}, false, "abR", "cR"},
+		{"who may neither pull nor list is not asked", []docker.HostCapabilities{docker.HostCapabilityPush, pull}, false, "aR", "bR"},
+		{"who may list alone is asked", []docker.HostCapabilities{pull, docker.HostCapabilityReferrers}, false, "b", "b"},
 		{"the registry stands first, a mirror lists", []docker.HostCapabilities{pullResolve}, true, "aR", "a"},
 		{"the registry stands first, the mirror has none", []docker.HostCapabilities{pullReferrers}, true, "R", "aR"},
 	} {

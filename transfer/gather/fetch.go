@@ -26,6 +26,13 @@ type blob struct {
 	err  error
 }
 
+// contentKey tells content apart as descriptors do: one that lies about a size must
+// not fail for the others.
+type contentKey struct {
+	digest digest.Digest
+	size   int64
+}
+
 // children brings in what the manifest names.
 func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesting int) error {
 	if len(m.Manifests) > 0 && nesting == maxNesting {
@@ -42,7 +49,7 @@ func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesti
 			continue
 		}
 		eg.Go(func() error {
-			child, err := g.manifest(candidate{Descriptor: desc})
+			child, err := g.manifest(candidate{Descriptor: desc}, nil)
 			if err != nil {
 				return err
 			}
@@ -58,10 +65,10 @@ func plain(desc ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
 }
 
-// manifest brings a manifest or index into the store and parses it. It is
-// labelled to keep its children before they are there: the collector passes over
+// manifest reads a manifest or index, has it judged and brings it into the store.
+// It is labelled to keep its children before they are there: the collector passes over
 // what is not.
-func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
+func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*artifact.Manifest, error) {
 	desc := plain(c.Descriptor)
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
 		return nil, err
@@ -75,12 +82,22 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 		if m, err = artifact.Parse(data, desc.MediaType, MaxChildren); err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
 		}
+		if judge != nil {
+			if err := judge(m); err != nil {
+				return nil, err
+			}
+		}
 		keep := labels.Children(childDigests(m)...)
 		if c.legacy != "" {
 			keep[labels.ArtifactType] = c.legacy
 		}
 		return keep, nil
 	}
+	// A slot first: an ingest is an open file.
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		return nil, err
+	}
+	defer g.downloads.Release(1)
 	if g.Dry {
 		data, err := g.peek(c, desc)
 		if err != nil {
@@ -91,7 +108,7 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 	}
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
-		data, err := g.readStored(desc)
+		data, err := content.ReadBlob(g.ctx, g.Store, desc)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +128,7 @@ func (g *Gather) manifest(c candidate) (*artifact.Manifest, error) {
 		data := c.manifest
 		if data == nil {
 			var err error
-			if data, err = g.fetchManifest(desc); err != nil {
+			if data, err = g.Registry.Manifest(g.ctx, desc); err != nil {
 				return nil, err
 			}
 		}
@@ -130,26 +147,8 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 		return c.manifest, nil
 	}
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
-		return g.readStored(desc)
+		return content.ReadBlob(g.ctx, g.Store, desc)
 	}
-	return g.fetchManifest(desc)
-}
-
-// readStored reads a manifest from the store: as many at a time as are fetched,
-// since each may hold four mebibytes.
-func (g *Gather) readStored(desc ocispec.Descriptor) ([]byte, error) {
-	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
-		return nil, err
-	}
-	defer g.downloads.Release(1)
-	return content.ReadBlob(g.ctx, g.Store, desc)
-}
-
-func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
-	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
-		return nil, err
-	}
-	defer g.downloads.Release(1)
 	return g.Registry.Manifest(g.ctx, desc)
 }
 
@@ -177,10 +176,11 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 		return nil
 	}
 	g.mu.Lock()
-	b := g.blobs[desc.Digest]
+	key := contentKey{desc.Digest, desc.Size}
+	b := g.blobs[key]
 	if b == nil {
 		b = &blob{}
-		g.blobs[desc.Digest] = b
+		g.blobs[key] = b
 	}
 	g.mu.Unlock()
 	b.once.Do(func() { b.err = g.fetchBlob(parent, desc) })
@@ -191,35 +191,38 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 func (g *Gather) reserve(desc ocispec.Descriptor) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.sized[desc.Digest] {
+	key := contentKey{desc.Digest, desc.Size}
+	if g.sized[key] {
 		return nil
 	}
 	if desc.Size > g.Limits.MaxTotalSize-g.total {
 		return fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted)
 	}
-	g.sized[desc.Digest] = true
+	g.sized[key] = true
 	g.total += desc.Size
 	return nil
 }
 
 func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
+	g.report(event{"waiting", desc, parent, 0})
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		g.report(event{"failed", desc, parent, 0})
+		return err
+	}
+	defer g.downloads.Release(1)
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
 		g.report(event{"already exists", desc, parent, desc.Size})
 		return g.relabel(desc.Digest, nil)
 	}
 	if err != nil {
+		g.report(event{"failed", desc, parent, 0})
 		return err
 	}
-	g.report(event{"waiting", desc, parent, 0})
 	err = g.write(cw, desc, func(w *writer) (map[string]string, error) {
 		if desc.Digest == ocispec.DescriptorEmptyJSON.Digest {
 			return nil, w.restart(ocispec.DescriptorEmptyJSON.Data)
 		}
-		if err := g.downloads.Acquire(g.ctx, 1); err != nil {
-			return nil, err
-		}
-		defer g.downloads.Release(1)
 		return nil, g.Registry.Blob(g.ctx, desc, func(r io.Reader) error {
 			if err := w.stream(&progressReader{Reader: r, g: g, desc: desc, parent: parent}, desc.Size); err != nil {
 				return err

@@ -75,8 +75,9 @@ var DefaultLimits = Limits{
 	MaxConcurrentDownloads: 3,
 }
 
-// maxSubjects is how many subjects one pull asks about. Referrers of referrers
-// multiply: a hundred each make ten thousand at depth 2.
+// maxSubjects is how many subjects one pull asks about, and how many referrers it
+// takes. Referrers of referrers multiply: a hundred each make ten thousand at
+// depth 2.
 const maxSubjects = 1000
 
 // MaxChildren is how many layers an artifact may have, or manifests an index
@@ -114,9 +115,10 @@ type Gather struct {
 	closed   bool
 	subjects []*subject
 	bySubj   map[digest.Digest]*subject
-	blobs    map[digest.Digest]*blob
-	sized    map[digest.Digest]bool // what total counts
-	total    int64                  // bytes of manifests and blobs
+	blobs    map[contentKey]*blob
+	sized    map[contentKey]bool // what total counts
+	total    int64               // bytes of manifests and blobs
+	takes    int                 // referrers that are being taken, or were
 }
 
 var errClosed = errors.New("the pull ended")
@@ -135,8 +137,8 @@ func New(ctx context.Context, config Config) *Gather {
 		downloads: semaphore.NewWeighted(n),
 		source:    newSourceLabel(config.Name),
 		bySubj:    map[digest.Digest]*subject{},
-		blobs:     map[digest.Digest]*blob{},
-		sized:     map[digest.Digest]bool{},
+		blobs:     map[contentKey]*blob{},
+		sized:     map[contentKey]bool{},
 	}
 }
 
@@ -175,7 +177,9 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if known := g.bySubj[desc.Digest]; known != nil {
-		known.image = known.image || image
+		if image {
+			known.image.Store(true)
+		}
 		return true
 	}
 	if g.closed {
@@ -184,17 +188,18 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
 	if len(g.subjects) == maxSubjects {
 		return false
 	}
-	s := &subject{desc: desc, depth: depth, image: image, status: discovery.Unknown}
+	s := &subject{desc: desc, depth: depth, status: discovery.Unknown}
+	s.image.Store(image)
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s
 	g.wg.Go(func() { g.discover(s) })
 	return true
 }
 
-// Wait waits until all referrers are in, at most for the timeout, ties them to
-// their subjects and returns what is known of each. No work is left when it
-// returns. The error is of the store, where it could not keep what came.
-func (g *Gather) Wait(ctx context.Context) (*Outcome, error) {
+// Wait waits until all referrers are in, at most for the timeout, and returns what
+// is known of each subject. No work is left when it returns. Nothing is tied yet:
+// that is for Tie, once the outcome may stand.
+func (g *Gather) Wait(ctx context.Context) *Outcome {
 	done := make(chan struct{})
 	go func() {
 		g.wg.Wait()
@@ -211,8 +216,8 @@ func (g *Gather) Wait(ctx context.Context) (*Outcome, error) {
 	}
 	<-done
 	g.close()
-	defer g.cancel(errClosed)
-	return g.settle(ctx)
+	g.cancel(errClosed)
+	return g.settle()
 }
 
 // Close ends all work. It may be called at any time, and more than once.

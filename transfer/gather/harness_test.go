@@ -162,8 +162,8 @@ func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *po
 	g := New(w.ctx, config)
 	defer g.Close()
 	g.Image(w.subject)
-	out, err := g.Wait(w.ctx)
-	if err != nil {
+	out := g.Wait(w.ctx)
+	if err := g.Tie(w.ctx, out, w.subject); err != nil {
 		w.t.Fatal(err)
 	}
 	w.wantNoIngest()

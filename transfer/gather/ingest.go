@@ -2,7 +2,6 @@ package gather
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -34,14 +33,18 @@ func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
 func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*writer) (map[string]string, error)) (err error) {
 	ref := remotes.MakeRefKey(g.ctx, desc)
 	defer func() {
-		err = errors.Join(err, ignore(cw.Close(), err == nil))
-		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), 10*time.Second)
-			defer cancel()
-			if abort := g.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
-				err = fmt.Errorf("%w (and its ingest %s stays: %w)", err, ref, abort)
-			}
+		if err == nil {
+			err = cw.Close()
+			return
 		}
+		// The ingest is removed while it is locked: another pull may wait for
+		// it, and would lose what it wrote.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), 10*time.Second)
+		defer cancel()
+		if abort := g.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
+			err = fmt.Errorf("%w (and its ingest %s stays: %w)", err, ref, abort)
+		}
+		_ = cw.Close() // of a file that is gone
 	}()
 	st, err := cw.Status()
 	if err != nil {
@@ -62,13 +65,6 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 	}
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", desc.Digest, err)
-	}
-	return nil
-}
-
-func ignore(err error, report bool) error {
-	if report {
-		return err
 	}
 	return nil
 }

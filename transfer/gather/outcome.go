@@ -44,6 +44,7 @@ type Taken struct {
 	ocispec.Descriptor
 	// Reason is the rule and pattern by which it was taken.
 	Reason string
+	cosign bool
 }
 
 // Left is a referrer that was not taken, or a request that failed (then without
@@ -65,43 +66,55 @@ func (l Left) String() string {
 // ties a referrer hangs on what the others tie.
 var tieMu sync.Mutex
 
-// settle ties what came to its subjects and builds the outcome.
-func (g *Gather) settle(ctx context.Context) (*Outcome, error) {
-	now := time.Now()
+// settle builds the outcome.
+func (g *Gather) settle() *Outcome {
 	out := &Outcome{}
-	var errs []error
 	for _, s := range g.subjects {
+		// Where a tag of cosign's turns out to name a part of the image, which
+		// came later, labels would run in circles.
+		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.cosign && g.isImage(t.Digest) })
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
 		out.Subjects = append(out.Subjects, Subject{
-			Descriptor: s.desc, Image: s.image, Status: s.status,
+			Descriptor: s.desc, Image: s.image.Load(), Status: s.status,
 			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(),
 		})
-		if g.Dry {
-			continue
-		}
-		if err := g.tie(ctx, s, now); err != nil {
-			errs = append(errs, err)
-		}
 	}
-	return out, errors.Join(errs...)
+	return out
 }
 
-func (g *Gather) tie(ctx context.Context, s *subject, now time.Time) error {
+// Tie ties what came to its subjects and marks what is known of each. Where
+// containerd converted the image's root manifest while it pulled, as it does with
+// a fault of old registries, the referrers of the root are tied to the new one as
+// well, which target is. The error is of the store.
+func (g *Gather) Tie(ctx context.Context, out *Outcome, target ocispec.Descriptor) error {
+	now := time.Now()
+	var errs []error
+	for i, s := range out.Subjects {
+		errs = append(errs, g.tie(ctx, s, now))
+		if i == 0 && s.Digest != target.Digest {
+			s.Descriptor = target
+			errs = append(errs, g.tie(ctx, s, now))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Gather) tie(ctx context.Context, s Subject, now time.Time) error {
 	tieMu.Lock()
 	defer tieMu.Unlock()
-	info, err := g.Store.Info(ctx, s.desc.Digest)
+	info, err := g.Store.Info(ctx, s.Digest)
 	if err != nil {
-		if errdefs.IsNotFound(err) && len(s.taken) == 0 {
+		if errdefs.IsNotFound(err) && len(s.Taken) == 0 {
 			return nil
 		}
-		return fmt.Errorf("subject %s: %w", s.desc.Digest, err)
+		return fmt.Errorf("subject %s: %w", s.Digest, err)
 	}
 	var digests []digest.Digest
-	for _, t := range s.taken {
+	for _, t := range s.Taken {
 		digests = append(digests, t.Digest)
 	}
 	add := labels.Tie(info.Labels, digests...)
-	for k, v := range labels.Checkmark(string(s.status), now) {
+	for k, v := range labels.Checkmark(string(s.Status), now) {
 		add[k] = v
 	}
 	return update(ctx, g.Store, info, add)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -21,7 +22,7 @@ import (
 type subject struct {
 	desc  ocispec.Descriptor
 	depth int // levels of referrers to take, this subject's own included
-	image bool
+	image atomic.Bool
 
 	embedded int // manifests of the image's index that refer to it; guarded by Gather.mu
 
@@ -42,6 +43,7 @@ type candidate struct {
 	// legacy says that not the manifest but one of cosign's tags, or the
 	// image's index, names the subject, and for which artifact type it does.
 	legacy string
+	cosign bool // it is a tag of cosign's
 }
 
 // discover asks what refers to the subject, and starts to take what is wanted.
@@ -60,8 +62,8 @@ func (g *Gather) discover(s *subject) {
 	s.mu.Unlock()
 	for _, r := range listing.Rejected {
 		// What cannot be fetched may have been what was wanted.
-		status := discovery.Unknown
-		if r.Digest == s.desc.Digest || g.decide(r.Descriptor).Verdict == policy.Skip {
+		status := r.Status
+		if g.decide(r.Descriptor).Verdict == policy.Skip {
 			status = ""
 		}
 		s.note(status, Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason})
@@ -117,7 +119,7 @@ func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
 // cosign looks for what cosign stored under tags of its own, of the types that
 // are wanted and, unless always asked for, that the listing holds nothing of.
 func (g *Gather) cosign(s *subject, listed []candidate) {
-	if g.Cosign == CosignNever || !s.image || s.desc.Digest.Algorithm() != digest.SHA256 {
+	if g.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 {
 		return
 	}
 	for _, kind := range discovery.CosignKinds {
@@ -133,7 +135,7 @@ func (g *Gather) cosign(s *subject, listed []candidate) {
 			g.listings.Release(1)
 			s.add(answers)
 			if found != nil {
-				g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType})
+				g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType, cosign: true})
 			}
 		})
 	}
@@ -153,6 +155,11 @@ func holdsSet(listed []candidate, artifactType string) bool {
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
 	if !s.first(c.Digest) {
+		return
+	}
+	if !g.oneMore() {
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType,
+			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
 		return
 	}
 	m, reason, err := g.bring(s, c)
@@ -175,7 +182,7 @@ func (g *Gather) take(s *subject, c candidate) {
 	desc := c.Descriptor
 	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
 	s.mu.Lock()
-	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason})
+	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, cosign: c.cosign})
 	if c.legacy != "" && s.status == discovery.Absent {
 		s.status = discovery.Present // no listing shows it, but it is there
 	}
@@ -194,26 +201,48 @@ type dropped struct{ reason string }
 
 func (d dropped) Error() string { return d.reason }
 
-// bring returns the manifest, and why the referrer is taken.
+// bring returns the manifest, and why the referrer is taken. The manifest is judged
+// before it is stored: one that is not wanted leaves no trace.
 func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, error) {
-	m, err := g.manifest(c)
+	var reason string
+	m, err := g.manifest(c, func(m *artifact.Manifest) error {
+		switch {
+		case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
+			return dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
+		case m.Subject == nil && c.legacy == "":
+			return dropped{"refused: its manifest names no subject"}
+		case c.cosign && (g.isImage(c.Digest) || policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy})):
+			// A tag can point anywhere, at the image itself as well.
+			return dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
+		case c.legacy != "":
+			m.ArtifactType = c.legacy
+		}
+		d := g.Selection.DecideManifest(m.Referrer())
+		if reason = d.Reason; d.Verdict != policy.Take {
+			return dropped{reason}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, "", err
 	}
-	switch {
-	case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
-		return nil, "", dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
-	case m.Subject == nil && c.legacy == "":
-		return nil, "", dropped{"refused: its manifest names no subject"}
-	case c.legacy != "":
-		m.ArtifactType = c.legacy
-	}
-	d := g.Selection.DecideManifest(m.Referrer())
-	if d.Verdict != policy.Take {
-		return nil, "", dropped{d.Reason}
-	}
 	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
-	return m, d.Reason, g.children(c.Descriptor, m, 0)
+	return m, reason, g.children(c.Descriptor, m, 0)
+}
+
+func (g *Gather) oneMore() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.takes++
+	return g.takes <= maxSubjects
+}
+
+// isImage says whether the digest is a manifest or index of the image itself.
+func (g *Gather) isImage(dgst digest.Digest) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.bySubj[dgst]
+	return s != nil && s.image.Load()
 }
 
 // first says whether the referrer is met for the first time: the registry may list

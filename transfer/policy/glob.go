@@ -51,14 +51,24 @@ func repositoryGlob(pattern string) (glob, error) {
 }
 
 // normalizeRepository gives a repository one name: a registry's host is the same
-// in any case, with its default port or without, and as a fully qualified name.
+// in any case, with a default port or without, and as a fully qualified name, and
+// Docker Hub has several.
 // A rule must not be missed for how a reference is spelt.
 func normalizeRepository(name string) string {
 	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
 	if !ok {
 		return registry
 	}
-	registry = strings.TrimSuffix(strings.TrimSuffix(registry, ":443"), ".")
+	if i := strings.LastIndexByte(registry, ':'); i >= 0 {
+		if port, err := strconv.ParseUint(registry[i+1:], 10, 16); err == nil && (port == 443 || port == 80) {
+			registry = registry[:i]
+		}
+	}
+	registry = strings.TrimSuffix(registry, ".")
+	switch registry {
+	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
+		registry = "docker.io"
+	}
 	return registry + "/" + path
 }
 

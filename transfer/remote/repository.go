@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -133,6 +134,17 @@ func (r *Repository) Hosts(capabilities docker.HostCapabilities) []*Host {
 	var out []*Host
 	for _, h := range r.hosts {
 		if h.Capabilities.Has(capabilities) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// HostsWithAny returns the hosts that have one of the given capabilities, in order.
+func (r *Repository) HostsWithAny(capabilities ...docker.HostCapabilities) []*Host {
+	var out []*Host
+	for _, h := range r.hosts {
+		if slices.ContainsFunc(capabilities, h.Capabilities.Has) {
 			out = append(out, h)
 		}
 	}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,12 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
@@ -99,7 +102,7 @@ func (r *Repository) authorized(ctx context.Context, h *Host, u *url.URL, accept
 			return resp, nil
 		}
 		answers = append(answers, resp)
-		if err := h.Authorizer.AddResponses(ctx, answers); err != nil {
+		if err := detached(ctx, func(ctx context.Context) error { return h.Authorizer.AddResponses(ctx, answers) }); err != nil {
 			if errdefs.IsNotImplemented(err) || errors.Is(err, docker.ErrInvalidAuthorization) {
 				return resp, nil
 			}
@@ -159,6 +162,8 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 	}
 	if timeout != nil {
 		err = timeout
+	} else if strings.Contains(err.Error(), "Location header") { // quoted whole
+		err = fmt.Errorf("its redirect cannot be read: %w", errdefs.ErrInvalidArgument)
 	}
 	if asked.Host == h.Host {
 		h.markDown(err)
@@ -170,23 +175,32 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 // tokenTimeout is how long a token may take whose request gave up on it.
 const tokenTimeout = time.Minute
 
-// authorize puts the host's authorization onto the request. A token is fetched
-// out of the request's reach: the authorizer is the image's as well, and keeps a
-// failure for good, so that a referrer that gives up would fail the image.
+// authorize puts the host's authorization onto the request.
 func authorize(ctx context.Context, h *Host, req *http.Request) error {
 	if h.Authorizer == nil {
 		return nil
 	}
 	own := req.Clone(context.WithoutCancel(ctx))
+	if err := detached(ctx, func(ctx context.Context) error { return h.Authorizer.Authorize(ctx, own) }); err != nil {
+		return err
+	}
+	req.Header = own.Header
+	return nil
+}
+
+// detached calls the authorizer out of the reach of a limit of ours, which ends
+// the wait alone. The authorizer is the image's as well and keeps a failed token
+// for good, so that a referrer that gives up would fail the image; and asking a
+// client for its credentials cannot be interrupted.
+func detached(ctx context.Context, call func(context.Context) error) error {
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 		defer cancel()
-		done <- h.Authorizer.Authorize(ctx, own)
+		done <- call(ctx)
 	}()
 	select {
 	case err := <-done:
-		req.Header = own.Header
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -217,17 +231,34 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 	return nil
 }
 
+// metadataServices are addresses beside the link-local ones.
+var metadataServices = []string{"fd00:ec2::254", "fd20:ce::254", "100.100.100.200"}
+
 // linkLocal covers the addresses of clouds' metadata services, which no registry
-// redirects to in good faith. A name that resolves to one passes: what it answers
-// is held against a digest or read as a listing, and reaches no one.
+// redirects to in good faith, and spellings of addresses that only serve to hide
+// one. A name that resolves to such an address passes: what it answers is held
+// against a digest or read as a listing, and reaches no one.
 func linkLocal(host string) bool {
 	host, _, _ = strings.Cut(strings.TrimSuffix(host, "."), "%")
-	if strings.Trim(host, "0123456789xXabcdefABCDEF.") == "" && !strings.Contains(host, ":") && net.ParseIP(host) == nil &&
-		strings.ContainsAny(host[:min(1, len(host))], "0123456789") {
-		return true // 2852039166, 0xa9fea9fe: spellings that only serve to hide an address
+	for _, c := range []byte(host) {
+		if c >= utf8.RuneSelf {
+			return true // the client would turn full-width digits into an address
+		}
 	}
 	ip := net.ParseIP(host)
-	return ip != nil && (ip.IsLinkLocalUnicast() || ip.Equal(net.ParseIP("fd00:ec2::254")) || ip.Equal(net.ParseIP("100.100.100.200")))
+	if ip == nil {
+		last := host[strings.LastIndexByte(host, '.')+1:]
+		_, err := strconv.ParseUint(last, 0, 64)
+		return err == nil // no top-level domain is a number: 2852039166, 0xa9fea9fe
+	}
+	if ip.IsLinkLocalUnicast() || slices.ContainsFunc(metadataServices, func(a string) bool { return ip.Equal(net.ParseIP(a)) }) {
+		return true
+	}
+	// The last four bytes of ::/96 and of NAT64's 64:ff9b::/96 are IPv4.
+	if v6 := ip.To16(); ip.To4() == nil && (bytes.Equal(v6[:12], make([]byte, 12)) || bytes.Equal(v6[:12], net.ParseIP("64:ff9b::")[:12])) {
+		return linkLocal(net.IP(v6[12:]).String())
+	}
+	return false
 }
 
 // passing says which codes a later attempt may not give.
@@ -284,12 +315,11 @@ func retryAfter(value string, now time.Time) time.Duration {
 // URLs carry their signature in the query.
 func redact(u *url.URL) string {
 	c := *u
-	if q := c.Query(); len(q) > 0 {
-		ns := q.Get("ns")
+	if ns := c.Query().Get("ns"); ns != "" {
+		c.RawQuery = url.Values{"ns": {ns}}.Encode()
+	} else {
 		c.RawQuery = ""
-		if ns != "" {
-			c.RawQuery = url.Values{"ns": {ns}}.Encode()
-		}
 	}
+	c.Fragment, c.RawFragment = "", ""
 	return c.Redacted()
 }

@@ -2,8 +2,10 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/streaming"
@@ -41,8 +43,14 @@ func (m *memoryStreams) Create(ctx context.Context, id string) (streaming.Stream
 	defer m.mu.Unlock()
 	there, here := make(chan typeurl.Any), make(chan typeurl.Any)
 	ctx, cancel := context.WithCancel(ctx)
-	m.ends[id] = &memoryStream{ctx, cancel, there, here}
-	return &memoryStream{ctx, cancel, here, there}, nil
+	server := &memoryStream{ctx: ctx, cancel: cancel, in: there, out: here}
+	client := &memoryStream{ctx: ctx, cancel: cancel, in: here, out: there}
+	if strings.HasPrefix(id, "creds") {
+		failed := make(chan struct{}, 1)
+		server.failed, client.fail = failed, failed
+	}
+	m.ends[id] = server
+	return client, nil
 }
 
 func (m *memoryStreams) Get(_ context.Context, id string) (streaming.Stream, error) {
@@ -56,14 +64,25 @@ func (m *memoryStreams) Get(_ context.Context, id string) (streaming.Stream, err
 }
 
 // memoryStream is one end of a stream; closing either ends both.
+//
+// On a stream for credentials every question has one answer. containerd's source
+// asks for the next question where its helper failed, and answers nothing: that
+// is told to the other end, which would wait for ever.
 type memoryStream struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	in     <-chan typeurl.Any
 	out    chan<- typeurl.Any
+
+	failed <-chan struct{} // at the daemon's end
+	fail   chan<- struct{} // at the source's
+	owed   bool            // the source has a question to answer
 }
 
+var errNoCredentials = errors.New("the client could not give credentials; its own error is in the log")
+
 func (s *memoryStream) Send(a typeurl.Any) error {
+	s.owed = false
 	select {
 	case s.out <- a:
 		return nil
@@ -73,9 +92,19 @@ func (s *memoryStream) Send(a typeurl.Any) error {
 }
 
 func (s *memoryStream) Recv() (typeurl.Any, error) {
+	if s.fail != nil && s.owed {
+		s.owed = false
+		select {
+		case s.fail <- struct{}{}:
+		default:
+		}
+	}
 	select {
 	case a := <-s.in:
+		s.owed = true
 		return a, nil
+	case <-s.failed:
+		return nil, errNoCredentials
 	case <-s.ctx.Done():
 		return nil, io.EOF
 	}

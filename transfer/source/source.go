@@ -112,6 +112,19 @@ func (s *Source) Image() string {
 // String is what containerd's own source says, for progress and logs.
 func (s *Source) String() string { return fmt.Sprintf("OCI Registry (%s)", s.Image()) }
 
+// LostHeaders says that the message lacks the value of a header that its source
+// had: containerd's OCIRegistry drops those whose names are not in canonical form.
+func (s *Source) LostHeaders() bool {
+	for _, values := range s.header {
+		for _, v := range values {
+			if v == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Opened says whether the source is one of the daemon's, made from a message.
 func (s *Source) Opened() bool { return s.message != nil }
 

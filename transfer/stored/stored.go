@@ -28,9 +28,12 @@ type Store interface {
 	content.Provider
 }
 
-// maxDepth ends a tree whose labels lead in a circle, which digests do not allow
-// but labels do.
-const maxDepth = 16
+const (
+	// maxDepth is more than any policy takes.
+	maxDepth = 16
+	// maxEntries bounds a tree whose labels were not written by a pull.
+	maxEntries = 10_000
+)
 
 // Image is an image with the referrers that are stored with it. Its JSON is what
 // `ctr referrers ls --format json` prints.
@@ -91,6 +94,7 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", image.Name, err)
 	}
+	t := &tree{store: store, above: map[digest.Digest]bool{}}
 	for i, desc := range subjects {
 		info, err := store.Info(ctx, desc.Digest)
 		if errdefs.IsNotFound(err) && i > 0 {
@@ -105,7 +109,7 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 			out.Status, out.Checked = s.Status, s.Checked
 		}
 		out.Subjects = append(out.Subjects, s)
-		referrers, err := tree(ctx, store, desc.Digest, info.Labels, maxDepth)
+		referrers, err := t.of(ctx, desc.Digest, info.Labels, maxDepth)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", image.Name, err)
 		}
@@ -125,10 +129,13 @@ func (p provider) Referrers(ctx context.Context, desc ocispec.Descriptor) ([]oci
 	if err != nil {
 		return nil, err
 	}
-	referrers, err := tree(ctx, p.store, desc.Digest, info.Labels, 1)
+	t := &tree{store: p.store, above: map[digest.Digest]bool{}}
+	referrers, err := t.of(ctx, desc.Digest, info.Labels, 1)
 	var out []ocispec.Descriptor
 	for _, r := range referrers {
-		out = append(out, r.Descriptor())
+		if Whole(ctx, p.store, r.Descriptor()) {
+			out = append(out, r.Descriptor())
+		}
 	}
 	return out, err
 }
@@ -169,36 +176,86 @@ func checkmark(l map[string]string) (discovery.Status, time.Time) {
 	return status, checked
 }
 
-// tree returns what the labels tie to the subject, and to that. What is tied but
-// gone is left out: the store may have been pruned by hand.
-func tree(ctx context.Context, store Store, subject digest.Digest, subjectLabels map[string]string, depth int) ([]Referrer, error) {
+// tree reads what labels tie together. Labels can lead in circles, which digests
+// cannot: what stands above a referrer is not read beneath it again.
+type tree struct {
+	store   Store
+	above   map[digest.Digest]bool
+	entries int
+}
+
+// of returns what the labels tie to the subject, and to that. What is tied but
+// gone is left out: the store may have been pruned by hand. What is damaged is
+// shown without a type.
+func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[string]string, depth int) ([]Referrer, error) {
 	out := []Referrer{}
 	if depth == 0 {
 		return out, nil
 	}
+	t.above[subject] = true
+	defer delete(t.above, subject)
 	for _, dgst := range labels.Referrers(subjectLabels) {
-		info, err := store.Info(ctx, dgst)
+		if t.above[dgst] {
+			continue
+		}
+		if t.entries++; t.entries > maxEntries {
+			return nil, fmt.Errorf("more than %d referrers: %w", maxEntries, errdefs.ErrResourceExhausted)
+		}
+		info, err := t.store.Info(ctx, dgst)
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		r, err := referrer(ctx, store, info)
-		if err != nil {
-			return nil, fmt.Errorf("referrer %s: %w", dgst, err)
-		}
+		r := referrer(ctx, t.store, info)
 		r.Subject = subject
-		if r.Referrers, err = tree(ctx, store, dgst, info.Labels, depth-1); err != nil {
+		if r.Referrers, err = t.of(ctx, dgst, info.Labels, depth-1); err != nil {
 			return nil, err
 		}
-		out = append(out, *r)
+		out = append(out, r)
 	}
 	return out, nil
 }
 
-func referrer(ctx context.Context, store Store, info content.Info) (*Referrer, error) {
-	data, err := read(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+func referrer(ctx context.Context, store Store, info content.Info) Referrer {
+	r := Referrer{Digest: info.Digest, Size: info.Size, Annotations: map[string]string{}, ArtifactType: info.Labels[labels.ArtifactType]}
+	m, err := manifest(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	if err != nil {
+		return r
+	}
+	r.MediaType = m.MediaType
+	if r.ArtifactType == "" {
+		r.ArtifactType = m.ArtifactType
+	}
+	if m.Annotations != nil {
+		r.Annotations = m.Annotations
+	}
+	return r
+}
+
+// Whole says whether a referrer is stored with all that it names.
+func Whole(ctx context.Context, store Store, desc ocispec.Descriptor) bool {
+	m, err := manifest(ctx, store, desc)
+	if err != nil {
+		return false
+	}
+	for _, b := range m.Blobs {
+		if _, err := store.Info(ctx, b.Digest); err != nil {
+			return false
+		}
+	}
+	for _, child := range m.Manifests {
+		if !Whole(ctx, store, child) {
+			return false
+		}
+	}
+	return true
+}
+
+// manifest reads a manifest or index whose media type may not be known.
+func manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
+	data, err := read(ctx, store, desc)
 	if err != nil {
 		return nil, err
 	}
@@ -215,18 +272,7 @@ func referrer(ctx context.Context, store Store, info content.Info) (*Referrer, e
 			head.MediaType = ocispec.MediaTypeImageIndex
 		}
 	}
-	m, err := artifact.Parse(data, head.MediaType, artifact.MaxDescriptors)
-	if err != nil {
-		return nil, err
-	}
-	r := &Referrer{Digest: info.Digest, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: info.Size, Annotations: m.Annotations}
-	if t := info.Labels[labels.ArtifactType]; t != "" {
-		r.ArtifactType = t
-	}
-	if r.Annotations == nil {
-		r.Annotations = map[string]string{}
-	}
-	return r, nil
+	return artifact.Parse(data, head.MediaType, artifact.MaxDescriptors)
 }
 
 func read(ctx context.Context, store Store, desc ocispec.Descriptor) ([]byte, error) {
