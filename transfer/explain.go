@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/platforms"
@@ -15,6 +14,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // explain does what a pull does, but for the image, and stores nothing.
@@ -93,7 +93,7 @@ func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error
 		return nil, err
 	}
 	if _, err := p.t.Store.Info(ctx, desc.Digest); err == nil {
-		return content.ReadBlob(ctx, p.t.Store, desc)
+		return stored.ReadManifest(ctx, p.t.Store, desc)
 	}
 	f, err := p.src.Fetcher(ctx, p.name)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -145,10 +144,7 @@ func addContent(ctx context.Context, store content.Provider, out *tar.Writer, de
 	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
 		return nil
 	}
-	if desc.Size > remote.MaxManifestSize {
-		return fmt.Errorf("manifest %s has %d bytes", desc.Digest, desc.Size)
-	}
-	data, err := content.ReadBlob(ctx, store, desc)
+	data, err := stored.ReadManifest(ctx, store, desc)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"sync"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -15,6 +14,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // maxNesting is how deep the indexes within a referrer may lie.
@@ -108,18 +108,15 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 	}
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
-		data, err := content.ReadBlob(g.ctx, g.Store, desc)
+		data, err := stored.ReadManifest(g.ctx, g.Store, desc)
 		if err != nil {
 			return nil, err
-		}
-		if int64(len(data)) != desc.Size {
-			return nil, fmt.Errorf("manifest %s: stored with %d bytes, listed with %d: %w", desc.Digest, len(data), desc.Size, errdefs.ErrInvalidArgument)
 		}
 		keep, err := parse(data)
 		if err != nil {
 			return nil, err
 		}
-		return m, g.relabel(desc.Digest, keep)
+		return m, g.relabel(desc, keep)
 	}
 	if err != nil {
 		return nil, err
@@ -147,7 +144,7 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 		return c.manifest, nil
 	}
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
-		return content.ReadBlob(g.ctx, g.Store, desc)
+		return stored.ReadManifest(g.ctx, g.Store, desc)
 	}
 	return g.Registry.Manifest(g.ctx, desc)
 }
@@ -213,7 +210,7 @@ func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
 	cw, err := g.open(desc)
 	if errdefs.IsAlreadyExists(err) {
 		g.report(event{"already exists", desc, parent, desc.Size})
-		return g.relabel(desc.Digest, nil)
+		return g.relabel(desc, nil)
 	}
 	if err != nil {
 		g.report(event{"failed", desc, parent, 0})

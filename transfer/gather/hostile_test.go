@@ -3,6 +3,7 @@ package gather
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -372,5 +373,22 @@ func TestMessagesStayShort(t *testing.T) {
 		if n := len(l.String()) + len(l.ArtifactType); n > 2<<10 {
 			t.Errorf("a reason of %d bytes", n)
 		}
+	}
+}
+
+// A listing may call a layer that is stored a manifest: it must not be read whole.
+func TestLayerThatIsCalledAManifest(t *testing.T) {
+	w := newWorld(t)
+	layer := w.put(bytes.Repeat([]byte("x"), 8<<20))
+	layer.ArtifactType, layer.Size = spdx, 500
+	w.list(w.subject, layer)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	out, _ := w.gather(sboms)
+	runtime.ReadMemStats(&after)
+	w.wantTied(w.subject)
+	w.wantStatus(out, discovery.Unknown)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 6<<20 {
+		t.Errorf("%d KiB were allocated for a layer that is no manifest", grown>>10)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -61,7 +60,7 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 	g.source.add(keep, nil)
 	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(keep))
 	if errdefs.IsAlreadyExists(err) {
-		return g.relabel(desc.Digest, keep)
+		return g.relabel(desc, keep)
 	}
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", desc.Digest, err)
@@ -70,10 +69,13 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 }
 
 // relabel adds labels to content that is there already.
-func (g *Gather) relabel(dgst digest.Digest, keep map[string]string) error {
-	info, err := g.Store.Info(g.ctx, dgst)
+func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error {
+	info, err := g.Store.Info(g.ctx, desc.Digest)
 	if err != nil {
 		return err
+	}
+	if info.Size != desc.Size {
+		return fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
 	}
 	add := map[string]string{}
 	maps.Copy(add, keep)

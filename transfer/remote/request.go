@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -255,8 +254,11 @@ func linkLocal(host string) bool {
 		return true
 	}
 	// The last four bytes of ::/96 and of NAT64's 64:ff9b::/96 are IPv4.
-	if v6 := ip.To16(); ip.To4() == nil && (bytes.Equal(v6[:12], make([]byte, 12)) || bytes.Equal(v6[:12], net.ParseIP("64:ff9b::")[:12])) {
-		return linkLocal(net.IP(v6[12:]).String())
+	v6, embedded := ip.To16(), ip.To16()[12:]
+	for _, prefix := range []string{"::", "64:ff9b::"} {
+		if p := net.ParseIP(prefix); ip.To4() == nil && slices.Equal(v6[:12], p[:12]) {
+			return linkLocal(embedded.String())
+		}
 	}
 	return false
 }

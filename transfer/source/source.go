@@ -46,6 +46,8 @@ type Source struct {
 	header   http.Header
 	hosts    *hosts
 	resolver remotes.Resolver
+	// askCredentials asks the client, nil where it has none.
+	askCredentials func(host string) (string, string, error)
 
 	mu      sync.Mutex
 	claimed bool

@@ -82,8 +82,8 @@ func (s *Source) hostOptions(ctx context.Context, sg streaming.StreamGetter) (co
 		if err != nil {
 			return options, fmt.Errorf("credentials stream: %w", err)
 		}
-		ask := &credentials{stream: stream, reference: s.message.Reference}
-		options.Credentials = ask.get
+		s.askCredentials = (&credentials{stream: stream, reference: s.message.Reference}).get
+		options.Credentials = s.askCredentials
 	}
 	if mode := r.GetHttpDebug(); mode != transfertypes.HTTPDebug_DISABLED {
 		out, err := debugWriter(ctx, sg, r.GetLogsStream())

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -146,7 +147,7 @@ func subjectsOf(ctx context.Context, store Store, root ocispec.Descriptor) ([]oc
 	if !images.IsIndexType(root.MediaType) {
 		return out, nil
 	}
-	data, err := read(ctx, store, root)
+	data, err := ReadManifest(ctx, store, root)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +256,7 @@ func Whole(ctx context.Context, store Store, desc ocispec.Descriptor) bool {
 
 // manifest reads a manifest or index whose media type may not be known.
 func manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
-	data, err := read(ctx, store, desc)
+	data, err := ReadManifest(ctx, store, desc)
 	if err != nil {
 		return nil, err
 	}
@@ -275,9 +276,20 @@ func manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artif
 	return artifact.Parse(data, head.MediaType, artifact.MaxDescriptors)
 }
 
-func read(ctx context.Context, store Store, desc ocispec.Descriptor) ([]byte, error) {
-	if desc.Size > remote.MaxManifestSize {
-		return nil, fmt.Errorf("%s: %d bytes are more than a manifest has: %w", desc.Digest, desc.Size, errdefs.ErrResourceExhausted)
+// ReadManifest reads a manifest or index from the store. Content of another size
+// than the descriptor says is not read: a stranger may have called a layer that is
+// stored a manifest. The error is then errdefs.ErrInvalidArgument.
+func ReadManifest(ctx context.Context, store content.Provider, desc ocispec.Descriptor) ([]byte, error) {
+	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+		return nil, err
 	}
-	return content.ReadBlob(ctx, store, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
+	ra, err := store.ReaderAt(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer ra.Close()
+	if ra.Size() != desc.Size {
+		return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, ra.Size(), desc.Size, errdefs.ErrInvalidArgument)
+	}
+	return io.ReadAll(content.NewReader(ra))
 }

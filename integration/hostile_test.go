@@ -1,0 +1,117 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+)
+
+// Referrers that hang hold up neither their own image's layers nor other pulls,
+// however the daemon is set up.
+func TestReferrersThatHang(t *testing.T) {
+	f := loadFixture(t)
+	for name, disabled := range map[string][]string{"full": daemon.Active, "local alone is disabled": {daemon.StockTransfer}} {
+		t.Run(name, func(t *testing.T) {
+			hanging, other := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+			wholeFixture(f, t, hanging)
+			wholeFixture(f, t, other)
+			referrers := map[string]bool{}
+			for _, n := range []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.VEX} {
+				referrers[f.Content(n)[2].String()] = true
+			}
+			done := make(chan struct{})
+			t.Cleanup(func() { close(done) }) // before the registry waits for its requests
+			hanging.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+				if !referrers[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]] {
+					return false
+				}
+				w.WriteHeader(http.StatusOK)
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-done:
+				case <-r.Context().Done():
+				}
+				return true
+			})
+			d := startDaemon(t, daemon.Config{Disabled: disabled, Plugin: `timeout = "3s"` + everything})
+			image := hanging.Host + "/app:v1"
+			pulled := make(chan error, 1)
+			go func() {
+				_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
+				pulled <- err
+			}()
+			for hanging.Count("/app/manifests/v1") == 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(200 * time.Millisecond)
+			began := time.Now()
+			pull(t, d, other.Host+"/app:v1")
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("another pull took %s", took)
+			}
+			select {
+			case err := <-pulled:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(25 * time.Second):
+				t.Fatal("the pull hangs with its referrers")
+			}
+			if read := ls(t, d, image); read.Status != discovery.Unknown {
+				t.Errorf("status is %q, want unknown", read.Status)
+			}
+			wantClean(t, d)
+		})
+	}
+}
+
+// A pull that a rule refuses leaves an image that is there already as it was.
+func TestRefusedPullLeavesTheStoredImageAlone(t *testing.T) {
+	f := loadFixture(t)
+	unsigned, signed := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	imageAlone(f, t, unsigned)
+	wholeFixture(f, t, signed)
+	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["all"]`), "**", unsigned.Host+"/**")+
+		strings.ReplaceAll(rule(`artifact_types = ["all"]`, `required = ["application/vnd.example.approval"]`), "**", signed.Host+"/**")))
+	pull(t, d, unsigned.Host+"/app:v1")
+	before := ls(t, d, unsigned.Host+"/app:v1")
+	if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", signed.Host+"/app:v1"); err == nil {
+		t.Fatal("the pull succeeded")
+	}
+	after := ls(t, d, unsigned.Host+"/app:v1")
+	if after.Status != discovery.Absent || !after.Checked.Equal(before.Checked) || len(after.Referrers) != 0 {
+		t.Errorf("the image had %+v, now %+v", before, after)
+	}
+}
+
+// A pull secret that cannot be read fails the kubelet's pull at once.
+func TestCRICredentialsThatCannotBeRead(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg, registry.WithToken("robot", "pull-secret"))
+	wholeFixture(f, t, reg)
+	d := startDaemon(t, active(everything))
+	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	began := time.Now()
+	_, err = cri.NewImageServiceClient(conn).PullImage(testContext(t), &cri.PullImageRequest{
+		Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"},
+		Auth:  &cri.AuthConfig{Auth: "not base64!"},
+	})
+	wantError(t, err, "credentials")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}

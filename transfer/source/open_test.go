@@ -1,0 +1,131 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/transfer/registry"
+
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+)
+
+type helper func(ref, host string) (registry.Credentials, error)
+
+func (h helper) GetCredentials(_ context.Context, ref, host string) (registry.Credentials, error) {
+	return h(ref, host)
+}
+
+func open(t *testing.T, opts ...registry.Opt) *Source {
+	t.Helper()
+	r, err := registry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// All that a source was made with reaches the daemon's, as CRI hands it over.
+func TestOpenKeepsWhatTheSourceHas(t *testing.T) {
+	s := open(t,
+		registry.WithHeaders(http.Header{"X-Node": {"7"}}),
+		registry.WithHostDir("/etc/containerd/certs.d"),
+		registry.WithDefaultScheme("http"),
+		registry.WithHTTPDebug())
+	if s.Image() != "registry.example.com/app:v1" || s.String() != "OCI Registry (registry.example.com/app:v1)" {
+		t.Errorf("image %q, %s", s.Image(), s)
+	}
+	r := s.message.Resolver
+	if r.HostDir != "/etc/containerd/certs.d" || r.DefaultScheme != "http" || s.header.Get("X-Node") != "7" || r.HttpDebug == 0 {
+		t.Errorf("the message has %v, the header %v", r, s.header)
+	}
+	if s.LostHeaders() {
+		t.Error("headers are said to be lost")
+	}
+}
+
+func TestCredentialsOfASourceInProcess(t *testing.T) {
+	calls := 0
+	s := open(t, registry.WithCredentials(helper(func(ref, host string) (registry.Credentials, error) {
+		calls++
+		switch {
+		case ref != "registry.example.com/app:v1":
+			t.Errorf("asked for %s", ref)
+		case host == "broken":
+			return registry.Credentials{}, errors.New("no such secret")
+		case host == "refresh":
+			return registry.Credentials{Secret: "token"}, nil
+		}
+		return registry.Credentials{Username: "user", Secret: "secret"}, nil
+	})))
+	ask := s.credentials(t)
+	for _, host := range []string{"a", "broken", "refresh", "b"} { // a failure must not spoil the next
+		user, secret, err := within(t, func() (string, string, error) { return ask(host) })
+		switch {
+		case host == "broken":
+			if !errors.Is(err, errNoCredentials) {
+				t.Errorf("a helper that fails: %q, %q, %v", user, secret, err)
+			}
+		case err != nil, secret == "", (user == "") != (host == "refresh"):
+			t.Errorf("%s: %q, %q, %v", host, user, secret, err)
+		}
+	}
+	if calls != 4 {
+		t.Errorf("the helper was called %d times", calls)
+	}
+}
+
+// credentials returns the function that the registry's hosts are given.
+func (s *Source) credentials(t *testing.T) func(string) (string, string, error) {
+	t.Helper()
+	if s.askCredentials == nil {
+		t.Fatal("the source has no credentials")
+	}
+	return s.askCredentials
+}
+
+func within(t *testing.T, call func() (string, string, error)) (user, secret string, err error) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		user, secret, err = call()
+	}()
+	select {
+	case <-done:
+		return user, secret, err
+	case <-time.After(5 * time.Second):
+		t.Fatal("no answer within 5s")
+		return "", "", nil
+	}
+}
+
+// containerd's source drops the values of headers whose names are not canonical.
+func TestLostHeadersAreNoticed(t *testing.T) {
+	if s := open(t, registry.WithHeaders(http.Header{"x-node": {"7"}})); !s.LostHeaders() {
+		t.Error("a header was lost without a word")
+	}
+}
+
+func TestSelectionTravels(t *testing.T) {
+	src, err := New(t.Context(), "registry.example.com/app:v1", WithSelection(&api.Selection{ArtifactTypes: []string{"sboms"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Claim().GetArtifactTypes(); len(got) != 1 || got[0] != "sboms" {
+		t.Errorf("the selection arrives as %q", got)
+	}
+	if !s.Opened() || src.Opened() {
+		t.Error("who is opened?")
+	}
+}
