@@ -1,10 +1,14 @@
 package gather
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
@@ -222,5 +226,34 @@ func TestClosedGatherLeavesNothing(t *testing.T) {
 	g.Image(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("late"), Size: 1})
 	if n := w.asked(digest.FromString("late").String()); n != 0 {
 		t.Error("a gather that is closed goes on")
+	}
+}
+
+// Subjects and referrers of another algorithm: through the fallback tag, whose
+// length the specification limits, into the store and its labels.
+func TestSHA512(t *testing.T) {
+	w := newWorld(t)
+	data := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[],"annotations":{"a":"b"}}`)
+	w.subject = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.SHA512.FromBytes(data), Size: int64(len(data))}
+	if err := content.WriteBlob(w.ctx, w.store, "subject", bytes.NewReader(data), w.subject); err != nil {
+		t.Fatal(err)
+	}
+	blob := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.SHA512.FromString("sbom"), Size: 4}
+	w.server.On(base+"blobs/"+blob.Digest.String(), hostile.Content(blob.MediaType, []byte("sbom")))
+	manifest, err := json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx,
+		Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{blob}, Subject: &w.subject,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sbom := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: digest.SHA512.FromBytes(manifest), Size: int64(len(manifest))}
+	w.server.On(base+"manifests/"+sbom.Digest.String(), hostile.Content(sbom.MediaType, manifest))
+	w.server.On(base+"manifests/sha512-"+w.subject.Digest.Encoded()[:64], hostile.Index(sbom))
+	out, _ := w.gather(sboms, func(c *Config) { c.Cosign = CosignAlways })
+	w.wantTied(w.subject, sbom)
+	w.wantStatus(out, discovery.Present)
+	if _, err := w.store.Info(w.ctx, blob.Digest); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,180 @@
+package stored
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+)
+
+func TestMain(m *testing.M) {
+	_ = log.SetLevel("error") // the store warns of every temporary directory
+	os.Exit(m.Run())
+}
+
+type shelf struct {
+	t     *testing.T
+	ctx   context.Context
+	store content.Store
+}
+
+func newShelf(t *testing.T) *shelf {
+	t.Helper()
+	dir := t.TempDir()
+	backend, err := local.NewStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	m := metadata.NewDB(db, backend, nil)
+	if err := m.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return &shelf{t, namespaces.WithNamespace(t.Context(), "test"), m.ContentStore()}
+}
+
+func (s *shelf) put(mediaType string, v any, tied ...ocispec.Descriptor) ocispec.Descriptor {
+	s.t.Helper()
+	data, ok := v.([]byte)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(v); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	if err := content.WriteBlob(s.ctx, s.store, desc.Digest.String(), bytes.NewReader(data), desc); err != nil {
+		s.t.Fatal(err)
+	}
+	s.tie(desc, tied...)
+	return desc
+}
+
+func (s *shelf) tie(subject ocispec.Descriptor, referrers ...ocispec.Descriptor) {
+	s.t.Helper()
+	var digests []digest.Digest
+	for _, r := range referrers {
+		digests = append(digests, r.Digest)
+	}
+	add := labels.Tie(nil, digests...)
+	for k, v := range labels.Checkmark("present", time.Unix(1e9, 0)) {
+		add[k] = v
+	}
+	if _, err := s.store.Update(s.ctx, content.Info{Digest: subject.Digest, Labels: add}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *shelf) artifact(artifactType string, blobs ...ocispec.Descriptor) ocispec.Descriptor {
+	return s.put(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		ArtifactType: artifactType, Config: ocispec.DescriptorEmptyJSON, Layers: blobs,
+	})
+}
+
+func TestRead(t *testing.T) {
+	s := newShelf(t)
+	s.put("", ocispec.DescriptorEmptyJSON.Data)
+	sig, sbom := s.artifact("text/signature"), s.artifact("text/sbom")
+	s.tie(sbom, sig)
+	gone := ocispec.Descriptor{Digest: digest.FromString("pruned by hand")}
+	amd64 := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[]}`), sbom, gone)
+	amd64.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	arm64 := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("not pulled"), Size: 5}
+	index := s.put(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{amd64, arm64, amd64}}, sig)
+
+	image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: index})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if image.Status != discovery.Present || image.Checked.Unix() != 1e9 || len(image.Subjects) != 2 || image.Subjects[1].Name() != "linux/amd64" {
+		t.Errorf("image %+v", image)
+	}
+	if len(image.Referrers) != 2 {
+		t.Fatalf("%d referrers, want 2: %+v", len(image.Referrers), image.Referrers)
+	}
+	first, second := image.Referrers[0], image.Referrers[1]
+	if first.Subject != index.Digest || first.ArtifactType != "text/signature" {
+		t.Errorf("of the index: %+v", first)
+	}
+	if second.Subject != amd64.Digest || second.ArtifactType != "text/sbom" || len(second.Referrers) != 1 || second.Referrers[0].Subject != sbom.Digest {
+		t.Errorf("of the manifest: %+v", second)
+	}
+}
+
+// An image that was never asked about is unknown, not absent.
+func TestReadOfAnImageThatWasNeverAskedAbout(t *testing.T) {
+	s := newShelf(t)
+	root := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[]}`))
+	if _, err := s.store.Update(s.ctx, content.Info{Digest: root.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: root})
+	if err != nil || image.Status != discovery.Unknown || !image.Checked.IsZero() {
+		t.Errorf("%+v, %v", image, err)
+	}
+}
+
+// Labels can lead in circles, and each step multiplies.
+func TestCirclesEnd(t *testing.T) {
+	s := newShelf(t)
+	a, b, c := s.artifact("text/a"), s.artifact("text/b"), s.artifact("text/c")
+	for _, d := range []ocispec.Descriptor{a, b, c} {
+		s.tie(d, a, b, c)
+	}
+	done := make(chan *Image, 1)
+	go func() {
+		image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: a})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- image
+	}()
+	select {
+	case image := <-done:
+		if len(image.Referrers) != 2 || len(image.Referrers[0].Referrers) != 1 {
+			t.Errorf("%+v", image.Referrers)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+}
+
+// One damaged referrer hides no other, and is not exported.
+func TestDamagedReferrer(t *testing.T) {
+	s := newShelf(t)
+	s.put("", ocispec.DescriptorEmptyJSON.Data)
+	damaged := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":"none"}`))
+	half := s.artifact("text/half", ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("missing"), Size: 7})
+	good := s.artifact("text/good")
+	root := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[]}`), damaged, half, good)
+	image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: root})
+	if err != nil || len(image.Referrers) != 3 {
+		t.Fatalf("%+v, %v", image, err)
+	}
+	whole, err := Provider(s.store).Referrers(s.ctx, root)
+	if err != nil || len(whole) != 1 || whole[0].Digest != good.Digest {
+		t.Errorf("provided are %+v, %v", whole, err)
+	}
+}
