@@ -7,9 +7,21 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
+
+// criImages is the kubelet's client, over the daemon's socket.
+func criImages(t *testing.T, d *daemon.Daemon) cri.ImageServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return cri.NewImageServiceClient(conn)
+}
 
 // The kubelet's pull, over the CRI socket, with a pull secret: it hands an
 // OCIRegistry over in-process, credentials and all.
@@ -18,12 +30,7 @@ func TestCRIPull(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("robot", "pull-secret"))
 	wholeFixture(f, t, reg)
 	d := startDaemon(t, active(everything))
-	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	images := cri.NewImageServiceClient(conn)
+	images := criImages(t, d)
 	image := reg.Host + "/app:v1"
 	spec := &cri.ImageSpec{Image: image}
 
@@ -31,7 +38,7 @@ func TestCRIPull(t *testing.T) {
 		t.Error("the pull succeeded without its secret")
 	}
 	reg.Reset()
-	_, err = images.PullImage(testContext(t), &cri.PullImageRequest{
+	_, err := images.PullImage(testContext(t), &cri.PullImageRequest{
 		Image: spec,
 		Auth:  &cri.AuthConfig{Username: "robot", Password: "pull-secret"},
 	})
@@ -55,14 +62,9 @@ func TestCRIPullRefused(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	imageAlone(f, t, reg)
 	d := startDaemon(t, active(rule(`required = ["signatures"]`)))
-	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	images := cri.NewImageServiceClient(conn)
+	images := criImages(t, d)
 	spec := &cri.ImageSpec{Image: reg.Host + "/app:v1"}
-	_, err = images.PullImage(testContext(t), &cri.PullImageRequest{Image: spec})
+	_, err := images.PullImage(testContext(t), &cri.PullImageRequest{Image: spec})
 	wantError(t, err, "lacks referrers", "signatures", "absent")
 	status, err := images.ImageStatus(testContext(t), &cri.ImageStatusRequest{Image: spec})
 	if err != nil {

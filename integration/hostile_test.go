@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
@@ -100,13 +98,8 @@ func TestCRICredentialsThatCannotBeRead(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("robot", "pull-secret"))
 	wholeFixture(f, t, reg)
 	d := startDaemon(t, active(everything))
-	conn, err := grpc.NewClient("unix://"+d.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
 	began := time.Now()
-	_, err = cri.NewImageServiceClient(conn).PullImage(testContext(t), &cri.PullImageRequest{
+	_, err := criImages(t, d).PullImage(testContext(t), &cri.PullImageRequest{
 		Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"},
 		Auth:  &cri.AuthConfig{Auth: "not base64!"},
 	})

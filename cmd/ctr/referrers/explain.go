@@ -2,7 +2,6 @@ package referrers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +57,7 @@ Examples:
 		case "text":
 			print = printExplanation
 		case "json":
-			print = printExplanationJSON
+			print = printJSON[*explain.Explanation]
 		default:
 			return fmt.Errorf(`format %q is not known; write "text" or "json"`, format)
 		}
@@ -121,13 +120,6 @@ func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]regis
 		opts = append(opts, registry.WithHTTPTrace())
 	}
 	return opts, nil
-}
-
-func printExplanationJSON(w io.Writer, e *explain.Explanation) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(e)
 }
 
 func printExplanation(w io.Writer, e *explain.Explanation) error {

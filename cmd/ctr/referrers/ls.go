@@ -51,7 +51,7 @@ Examples:
 		case "tree":
 			print = printTree
 		case "json":
-			print = printJSON
+			print = printJSON[*stored.Image]
 		default:
 			return fmt.Errorf(`format %q is not known; write "tree" or "json"`, format)
 		}
@@ -72,11 +72,11 @@ Examples:
 	},
 }
 
-func printJSON(w io.Writer, image *stored.Image) error {
+func printJSON[T any](w io.Writer, v T) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(image)
+	return enc.Encode(v)
 }
 
 // printTree draws the image's subjects, and beneath each what refers to it.
