@@ -8,12 +8,14 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -33,7 +35,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	defer p.close()
 	p.dry = true
 
-	name, root, err := p.src.Resolve(ctx)
+	name, root, err := p.resolve(ctx)
 	if err != nil {
 		return fmt.Errorf("failed to resolve image: %w", err)
 	}
@@ -59,6 +61,30 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 		e.Subjects = append(e.Subjects, explained(s, platformOf[s.Digest.String()]))
 	}
 	return dst.Send(e)
+}
+
+// resolve returns what the reference names: from the store, where it has a digest
+// that is there, so that a registry that fails can be explained as well.
+func (p *pull) resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
+	s, ok := p.src.(*source.Source)
+	if !ok {
+		return p.src.Resolve(ctx)
+	}
+	spec, err := reference.Parse(s.Image())
+	if err != nil {
+		return "", ocispec.Descriptor{}, err
+	}
+	info, err := p.t.Store.Info(ctx, spec.Digest())
+	if spec.Digest() == "" || err != nil {
+		return s.Resolve(ctx)
+	}
+	desc := ocispec.Descriptor{Digest: info.Digest, Size: info.Size}
+	m, err := stored.Manifest(ctx, p.t.Store, desc)
+	if err != nil {
+		return "", ocispec.Descriptor{}, err
+	}
+	desc.MediaType = m.MediaType
+	return s.Image(), desc, nil
 }
 
 // tellManifests tells the gather of the index's manifests as a pull's dispatch

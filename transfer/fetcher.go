@@ -47,7 +47,7 @@ func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (disco
 	case len(listed) == 0:
 		answer.Detail = "it lists nothing, which it also does on errors; " + reducedHint
 	default:
-		answer.Status, out.Status = discovery.Present, discovery.Present
+		answer.Detail = fmt.Sprintf("%d listed, maybe the first page of them; %s", len(listed), reducedHint)
 	}
 	out.Answers = append(out.Answers, answer)
 	known := map[digest.Digest]bool{}
@@ -55,9 +55,12 @@ func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (disco
 		switch err := remote.Check(desc, remote.MaxManifestSize); {
 		case err != nil:
 			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: discovery.Unknown, Reason: err.Error()})
-		case known[desc.Digest] || !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType):
+		case known[desc.Digest]:
+		case !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType):
+			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: discovery.Unknown,
+				Reason: fmt.Sprintf("media type %.80q is neither a manifest's nor an index's", desc.MediaType)})
 		case len(known) == discovery.MaxEntries:
-			out.Status = discovery.Truncated
+			return out, nil
 		default:
 			known[desc.Digest] = true
 			out.Referrers = append(out.Referrers, desc)

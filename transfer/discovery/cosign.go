@@ -47,7 +47,11 @@ func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind Cos
 	add := func(h *remote.Host, code int, status Status, detail string) {
 		answers = append(answers, Answer{Host: h.Host, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
 	}
-	for _, h := range r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve) {
+	hosts := r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve)
+	if len(hosts) == 0 {
+		return nil, []Answer{{Host: r.Name(), Request: request, Detail: `not asked: no host may resolve tags (capability "resolve" in hosts.toml)`}}
+	}
+	for _, h := range hosts {
 		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), strings.Join([]string{
 			ocispec.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest,
 		}, ", "))

@@ -24,9 +24,12 @@ func FuzzNextPage(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		target, ok := nextLink(value)
+		target, ok, readable := nextLink(value)
 		if ok && (target == "" || !strings.Contains(value, "<"+target+">")) {
 			t.Errorf("%q: target %q is not in it", value, target)
+		}
+		if !ok && strings.Contains(value, "<") && !strings.Contains(value, ">") && readable {
+			t.Errorf("%q: said to be a list of links", value)
 		}
 		u, err := nextPage(http.Header{"Link": {value}}, base)
 		if base.String() != address {

@@ -14,14 +14,19 @@ import (
 // another host or scheme is refused: it would be followed with this host's
 // credentials.
 func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
-	target := ""
+	target, unreadable := "", false
 	for _, value := range header.Values("Link") {
-		if t, ok := nextLink(value); ok {
+		t, ok, readable := nextLink(value)
+		if unreadable = unreadable || !readable; ok {
 			target = t
 			break
 		}
 	}
-	if target == "" {
+	switch {
+	case target == "" && unreadable:
+		// It may have been the link: the page may not be the last.
+		return nil, fmt.Errorf("the Link header cannot be read: %w", errdefs.ErrInvalidArgument)
+	case target == "":
 		return nil, nil
 	}
 	ref, err := url.Parse(target)
@@ -38,25 +43,25 @@ func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
 
 // nextLink returns the target of the first link in the header value whose
 // relation types include "next". Targets stand in angle brackets; commas and
-// semicolons within them, or within quoted parameters, separate nothing.
-func nextLink(value string) (string, bool) {
-	for value != "" {
-		open := strings.IndexByte(value, '<')
-		if open < 0 {
-			return "", false
+// semicolons within them, or within quoted parameters, separate nothing. readable is
+// false for a value that is no list of links.
+func nextLink(value string) (target string, ok, readable bool) {
+	readable = true
+	for value = strings.Trim(value, " \t,"); value != ""; value = strings.Trim(value, " \t,") {
+		end := strings.IndexByte(value, '>')
+		if value[0] != '<' || end < 0 {
+			readable = false
+			_, value = cutUnquoted(value, ',')
+			continue
 		}
-		end := strings.IndexByte(value[open:], '>')
-		if end < 0 {
-			return "", false
-		}
-		target := value[open+1 : open+end]
-		params, rest := cutUnquoted(value[open+end+1:], ',')
+		target = value[1:end]
+		var params string
+		params, value = cutUnquoted(value[end+1:], ',')
 		if hasNext(params) {
-			return target, target != ""
+			return target, target != "", target != ""
 		}
-		value = rest
 	}
-	return "", false
+	return "", false, readable
 }
 
 func hasNext(params string) bool {
@@ -67,7 +72,7 @@ func hasNext(params string) bool {
 		if !strings.EqualFold(strings.TrimSpace(key), "rel") {
 			continue
 		}
-		for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(val), `"`)) {
+		for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(val), `"'`)) {
 			if strings.EqualFold(rel, "next") {
 				return true
 			}

@@ -16,6 +16,7 @@ func TestNextLink(t *testing.T) {
 		{"plain", `<https://r.test/a>; rel="next"`, "https://r.test/a"},
 		{"relative", `</v2/a?last=x>; rel="next"`, "/v2/a?last=x"},
 		{"unquoted", `</a>; rel=next`, "/a"},
+		{"in single quotes", `</a>; rel='next'`, "/a"},
 		{"upper case", `</a>; REL="NEXT"`, "/a"},
 		{"no space", `</a>;rel=next`, "/a"},
 		{"much space", `  </a>  ;  rel  =  "next"  `, "/a"},
@@ -47,7 +48,7 @@ func TestNextLink(t *testing.T) {
 		{"a million brackets", strings.Repeat("<", 1<<20), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, ok := nextLink(tc.value)
+			got, ok, _ := nextLink(tc.value)
 			if got != tc.want && ok || ok != (tc.want != "") {
 				t.Errorf("%.80s: %q, %t, want %q", tc.value, got, ok, tc.want)
 			}
@@ -85,6 +86,11 @@ func TestNextPage(t *testing.T) {
 		{"another scheme", []string{`<file:///etc/passwd>; rel="next"`}, "refused"},
 		{"the same scheme, opaque", []string{`<https:a>; rel="next"`}, "refused"},
 		{"not to be read", []string{`<https://[::1>; rel="next"`}, "refused"},
+		{"no brackets: it may have been the link", []string{`/a; rel="next"`}, "refused"},
+		{"bracket not closed", []string{`</a; rel="next"`}, "refused"},
+		{"an empty target", []string{`<>; rel="next"`}, "refused"},
+		{"unreadable beside one that is not", []string{`garbage`, `</a>; rel="next"`}, "https://r.test:5000/a"},
+		{"commas alone", []string{`,,,`}, ""},
 		{"control characters", []string{"</a\x7f>; rel=\"next\""}, "refused"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

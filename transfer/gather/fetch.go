@@ -73,9 +73,6 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
 		return nil, err
 	}
-	if err := g.reserve(desc); err != nil {
-		return nil, err
-	}
 	var m *artifact.Manifest
 	parse := func(data []byte) (map[string]string, error) {
 		var err error
@@ -86,6 +83,9 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 			if err := judge(m); err != nil {
 				return nil, err
 			}
+		}
+		if err := g.reserve(desc); err != nil {
+			return nil, err
 		}
 		keep := labels.Children(childDigests(m)...)
 		if c.legacy != "" {

@@ -119,6 +119,7 @@ type Gather struct {
 	sized    map[contentKey]bool // what total counts
 	total    int64               // bytes of manifests and blobs
 	takes    int                 // referrers that are being taken, or were
+	asks     int                 // those among them whose manifest must decide
 }
 
 var errClosed = errors.New("the pull ended")

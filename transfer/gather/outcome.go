@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -120,28 +121,22 @@ func (g *Gather) tie(ctx context.Context, s Subject, now time.Time) error {
 	return update(ctx, g.Store, info, add)
 }
 
-// Enforce says whether the pull may succeed under the selection: what is
-// required must have been found on the image, and where the rule says so nothing
-// may be unknown. The error is errdefs.ErrFailedPrecondition and names what is
-// missing and why.
+// Enforce says whether the pull may succeed under the selection: what is required
+// must have been found on the image's index, or on each of its manifests that were
+// pulled, and where the rule says so nothing may be unknown. The error is
+// errdefs.ErrFailedPrecondition and names what is missing and why.
 func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
-	var found []policy.Referrer
-	var unknown []string
-	var why []string
+	var unknown, why []string
 	for _, s := range o.Subjects {
 		if s.Status == discovery.Unknown {
 			unknown = append(unknown, fmt.Sprintf("%s: %s", s.Digest, s.Why))
 		}
-		if !s.Image {
-			continue
-		}
-		why = append(why, fmt.Sprintf("%s: %s", s.Digest, s.Why))
-		for _, t := range s.Taken {
-			found = append(found, policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations})
+		if s.Image {
+			why = append(why, fmt.Sprintf("%s: %s", s.Digest, s.Why))
 		}
 	}
 	why, unknown = atMost(why), atMost(unknown)
-	if missing := sel.Missing(found); len(missing) > 0 {
+	if missing := o.missing(sel); len(missing) > 0 {
 		return fmt.Errorf("image %s lacks referrers that %s requires: %s (%s): %w",
 			image, sel.Origin(), strings.Join(missing, ", "), strings.Join(why, " | "), errdefs.ErrFailedPrecondition)
 	}
@@ -152,11 +147,49 @@ func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
 	return nil
 }
 
+// missing returns what is required and was found neither on an index of the image
+// nor on one of its manifests: a signature for one platform says nothing of another.
+func (o *Outcome) missing(sel *policy.Selection) []string {
+	var onIndex []policy.Referrer
+	manifests := 0
+	for _, s := range o.Subjects {
+		if s.Image && images.IsIndexType(s.MediaType) {
+			onIndex = append(onIndex, s.found()...)
+		} else if s.Image {
+			manifests++
+		}
+	}
+	if manifests == 0 {
+		return sel.Missing(onIndex)
+	}
+	var missing []string
+	for _, s := range o.Subjects {
+		if !s.Image || images.IsIndexType(s.MediaType) {
+			continue
+		}
+		for _, m := range sel.Missing(append(s.found(), onIndex...)) {
+			if manifests > 1 {
+				m += " of " + s.Digest.String()
+			}
+			missing = append(missing, m)
+		}
+	}
+	return atMost(missing)
+}
+
+func (s Subject) found() []policy.Referrer {
+	var out []policy.Referrer
+	for _, t := range s.Taken {
+		out = append(out, policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations})
+	}
+	return out
+}
+
 // atMost keeps a message from growing with a hostile image's manifests.
 func atMost(reasons []string) []string {
 	const most = 8
 	if len(reasons) > most {
-		reasons = append(reasons[:most:most], fmt.Sprintf("and %d more subjects", len(reasons)-most))
+		reasons = append(reasons[:most:most], fmt.Sprintf("and %d more", len(reasons)-most))
 	}
 	return reasons
 }

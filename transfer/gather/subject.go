@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
@@ -28,6 +30,7 @@ type subject struct {
 
 	mu      sync.Mutex
 	seen    map[digest.Digest]bool // referrers that are being taken, or were
+	room    int                    // for those that only their manifest decides on
 	listed  bool                   // the registry has answered
 	base    discovery.Status       // no better than this, whatever it answers
 	status  discovery.Status
@@ -44,6 +47,7 @@ type candidate struct {
 	// image's index, names the subject, and for which artifact type it does.
 	legacy string
 	cosign bool // it is a tag of cosign's
+	ask    bool // the listing does not say what it is
 }
 
 // discover asks what refers to the subject, and starts to take what is wanted.
@@ -69,10 +73,15 @@ func (g *Gather) discover(s *subject) {
 		s.note(status, Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason})
 	}
 	candidates := g.choose(s, listing)
+	var listed sync.WaitGroup
 	for _, c := range candidates {
-		g.wg.Go(func() { g.take(s, c) })
+		listed.Add(1)
+		g.wg.Go(func() {
+			defer listed.Done()
+			g.take(s, c)
+		})
 	}
-	g.cosign(s, candidates)
+	g.cosign(s, candidates, &listed)
 }
 
 func (g *Gather) list(s *subject) (discovery.Listing, error) {
@@ -93,22 +102,46 @@ func (g *Gather) decide(desc ocispec.Descriptor) policy.Decision {
 }
 
 // choose applies the policy before the cap, so that decoys of other types cannot
-// push a signature past it.
+// push a signature past it. What the listing's type decides comes first, in the
+// registry's order; what only its manifest can decide has what room is left, and
+// counts once the manifest has spoken.
 func (g *Gather) choose(s *subject, listing discovery.Listing) []candidate {
-	var out []candidate
+	var sure, asked []candidate
 	for _, desc := range listing.Referrers {
-		d := g.decide(desc)
-		if d.Verdict == policy.Skip {
+		switch d := g.decide(desc); {
+		case d.Verdict == policy.Skip:
 			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
-			continue
-		}
-		if len(out) == g.Limits.MaxReferrers {
+		case d.Verdict == policy.Ask:
+			asked = append(asked, candidate{Descriptor: desc, ask: true})
+		case len(sure) == g.Limits.MaxReferrers:
 			s.note(discovery.Truncated, g.overLimit(desc))
-			continue
+		default:
+			sure = append(sure, candidate{Descriptor: desc})
 		}
-		out = append(out, candidate{Descriptor: desc})
 	}
-	return out
+	s.room = g.Limits.MaxReferrers - len(sure)
+	return append(g.withinPull(s, sure, &g.takes), g.withinPull(s, asked, &g.asks)...)
+}
+
+// withinPull cuts candidates to what one pull may take, or ask, in all.
+func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []candidate {
+	g.mu.Lock()
+	n := min(len(candidates), maxSubjects-*count)
+	*count += n
+	g.mu.Unlock()
+	for _, c := range candidates[n:] {
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType,
+			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
+	}
+	return candidates[:n]
+}
+
+// hasRoom says whether a referrer that its manifest decided on is within the cap.
+func (s *subject) hasRoom() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room--
+	return s.room >= 0
 }
 
 func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
@@ -116,50 +149,64 @@ func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
 		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 
-// cosign looks for what cosign stored under tags of its own, of the types that
-// are wanted and, unless always asked for, that the listing holds nothing of.
-func (g *Gather) cosign(s *subject, listed []candidate) {
+// cosign looks for what cosign stored under tags of its own, of the types that are
+// wanted and, unless always asked for, that the listing brings nothing of. Whether
+// it does is known at once where it lists nothing of the set, and else when what it
+// lists has been judged: a decoy must not hide the tag.
+func (g *Gather) cosign(s *subject, candidates []candidate, listed *sync.WaitGroup) {
 	if g.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 {
 		return
 	}
 	for _, kind := range discovery.CosignKinds {
-		if !g.Selection.Wants(kind.ArtifactType) || g.Cosign == CosignAuto && holdsSet(listed, kind.ArtifactType) {
+		if !g.Selection.Wants(kind.ArtifactType) {
 			continue
 		}
 		g.wg.Go(func() {
-			if err := g.listings.Acquire(g.ctx, 1); err != nil {
-				s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Reason: context.Cause(g.ctx).Error()})
-				return
+			if g.Cosign == CosignAuto && holdsSet(candidates, kind.ArtifactType) {
+				listed.Wait()
+				if s.tookSet(kind.ArtifactType) {
+					return
+				}
 			}
-			found, answers := g.Registry.CosignTag(g.ctx, s.desc.Digest, kind)
-			g.listings.Release(1)
-			s.add(answers)
-			if found != nil {
-				g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType, cosign: true})
-			}
+			g.askCosign(s, kind)
 		})
 	}
 }
 
-func holdsSet(listed []candidate, artifactType string) bool {
-	set := policy.SetOf(policy.Referrer{ArtifactType: artifactType})
-	for _, c := range listed {
-		if policy.SetOf(policy.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}) == set {
-			return true
-		}
+func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
+	if err := g.listings.Acquire(g.ctx, 1); err != nil {
+		s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Reason: context.Cause(g.ctx).Error()})
+		return
 	}
-	return false
+	found, answers := g.Registry.CosignTag(g.ctx, s.desc.Digest, kind)
+	g.listings.Release(1)
+	s.add(answers)
+	if found != nil {
+		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType, cosign: true})
+	}
+}
+
+// holdsSet says whether a candidate is, or may turn out to be, of the type's set.
+func holdsSet(candidates []candidate, artifactType string) bool {
+	set := policy.SetOf(policy.Referrer{ArtifactType: artifactType})
+	return slices.ContainsFunc(candidates, func(c candidate) bool {
+		return c.ask || policy.SetOf(policy.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}) == set
+	})
+}
+
+func (s *subject) tookSet(artifactType string) bool {
+	set := policy.SetOf(policy.Referrer{ArtifactType: artifactType})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.taken, func(t Taken) bool {
+		return policy.SetOf(policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations}) == set
+	})
 }
 
 // take brings one referrer in: its manifest, which decides what it is and what
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
 	if !s.first(c.Digest) {
-		return
-	}
-	if !g.oneMore() {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType,
-			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
 		return
 	}
 	m, reason, err := g.bring(s, c)
@@ -214,12 +261,15 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 		case c.cosign && (g.isImage(c.Digest) || policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy})):
 			// A tag can point anywhere, at the image itself as well.
 			return dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
-		case c.legacy != "":
-			m.ArtifactType = c.legacy
+		case c.legacy != "" && (m.ArtifactType == "" || images.IsConfigType(m.ArtifactType)):
+			m.ArtifactType = c.legacy // the manifest says nothing itself
 		}
 		d := g.Selection.DecideManifest(m.Referrer())
 		if reason = d.Reason; d.Verdict != policy.Take {
 			return dropped{reason}
+		}
+		if c.ask && !s.hasRoom() {
+			return fmt.Errorf("%s: %w", g.overLimit(c.Descriptor).Reason, errdefs.ErrResourceExhausted)
 		}
 		return nil
 	})
@@ -228,13 +278,6 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 	}
 	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
 	return m, reason, g.children(c.Descriptor, m, 0)
-}
-
-func (g *Gather) oneMore() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.takes++
-	return g.takes <= maxSubjects
 }
 
 // isImage says whether the digest is a manifest or index of the image itself.
@@ -278,8 +321,10 @@ func (s *subject) add(answers []discovery.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = append(s.answers, answers...)
-	for _, a := range answers {
-		s.status = s.status.Worse(a.Status)
+	for i, a := range answers {
+		if i == len(answers)-1 || answers[len(answers)-1].Status != discovery.Present {
+			s.status = s.status.Worse(a.Status) // where one host had it, no other is missed
+		}
 	}
 }
 

@@ -14,9 +14,17 @@ import (
 type glob struct {
 	text string
 	re   *regexp.Regexp
+	raw  *regexp.Regexp // over names as they are spelt, but for their case
 }
 
+// match takes a normalized name.
 func (g glob) match(s string) bool { return g.re.MatchString(s) }
+
+// matchSpelt takes a name as a reference spells it: a pattern may mean just that
+// spelling, "registry.example.com:*/**".
+func (g glob) matchSpelt(s string) bool {
+	return g.match(normalizeRepository(s)) || g.raw.MatchString(strings.ToLower(s))
+}
 
 // repositoryChars are those of a reference's registry and repository (OCI
 // distribution-spec, "Pulling manifests": <name>; registries may carry a port
@@ -47,7 +55,11 @@ func repositoryGlob(pattern string) (glob, error) {
 	if !strings.Contains(pattern, "/") && !strings.Contains(pattern, "**") {
 		return fail("has no registry, and so matches no repository", `write it in full, "docker.io/library/alpine"`)
 	}
-	return glob{text: pattern, re: compileGlob(normalizeRepository(pattern), `[^/]*`)}, nil
+	return glob{
+		text: pattern,
+		re:   compileGlob(normalizeRepository(pattern), `[^/]*`),
+		raw:  compileGlob(strings.ToLower(pattern), `[^/]*`),
+	}, nil
 }
 
 // normalizeRepository gives a repository one name: a registry's host is the same

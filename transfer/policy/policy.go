@@ -67,6 +67,7 @@ type rule struct {
 	repositories []glob
 	types        typeList
 	required     typeList
+	denied       typeList // of types, as the operator wrote them: what may satisfy no requirement
 	depth        int
 	onError      OnError
 }
@@ -115,6 +116,11 @@ func compile(r Rule) (rule, error) {
 	if out.required, err = parseTypes(r.Required); err != nil {
 		return rule{}, fmt.Errorf("required: %w", err)
 	}
+	for _, t := range out.types {
+		if t.deny {
+			out.denied = append(out.denied, t)
+		}
+	}
 	for _, t := range out.required {
 		if t.deny {
 			return rule{}, invalid("required", strconv.Quote(t.text)+" is a denial", "name what must be there; denials belong into artifact_types")
@@ -145,7 +151,6 @@ func compile(r Rule) (rule, error) {
 // the rule's. Where no rule matches, only what the client names is taken, at the
 // default depth.
 func (p *Policy) Select(repository string, clientTypes []string) (*Selection, error) {
-	repository = normalizeRepository(repository)
 	s := &Selection{rule: rule{depth: DefaultDepth, onError: Warn, number: -1}}
 	for _, r := range p.rules {
 		if pattern, ok := r.matches(repository); ok {
@@ -165,7 +170,7 @@ func (p *Policy) Select(repository string, clientTypes []string) (*Selection, er
 
 func (r rule) matches(repository string) (string, bool) {
 	for _, g := range r.repositories {
-		if g.match(repository) {
+		if g.matchSpelt(repository) {
 			return g.text, true
 		}
 	}

@@ -117,6 +117,9 @@ func (s *Selection) decide(r Referrer, unsure Verdict) Decision {
 		return unsure
 	}
 	required, requiredSure := s.rule.required.find(r, false)
+	if s.denied(r) {
+		required = nil
+	}
 	if s.client && required != nil { // a client cannot deny what the rule requires
 		return Decision{verdict(requiredSure), fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
 	}
@@ -134,6 +137,13 @@ func (s *Selection) decide(r Referrer, unsure Verdict) Decision {
 	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.Origin(), r.ArtifactType)}
 }
 
+// denied says whether the operator denies the referrer, whatever the client asks
+// for: it may be taken then, but satisfies no requirement.
+func (s *Selection) denied(r Referrer) bool {
+	p, sure := s.rule.denied.find(r, true)
+	return p != nil && sure
+}
+
 // Wants says whether a referrer of that artifact type would be taken.
 func (s *Selection) Wants(artifactType string) bool {
 	return s.DecideManifest(Referrer{ArtifactType: artifactType}).Verdict == Take
@@ -147,7 +157,7 @@ func (s *Selection) Missing(found []Referrer) []string {
 	for _, t := range s.rule.required {
 		ok := false
 		for _, r := range found {
-			if match, sure := t.matches(r); match && sure {
+			if match, sure := t.matches(r); match && sure && !s.denied(r) {
 				ok = true
 				break
 			}

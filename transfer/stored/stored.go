@@ -221,7 +221,7 @@ func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[
 
 func referrer(ctx context.Context, store Store, info content.Info) Referrer {
 	r := Referrer{Digest: info.Digest, Size: info.Size, Annotations: map[string]string{}, ArtifactType: info.Labels[labels.ArtifactType]}
-	m, err := manifest(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+	m, err := Manifest(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
 	if err != nil {
 		return r
 	}
@@ -237,7 +237,7 @@ func referrer(ctx context.Context, store Store, info content.Info) Referrer {
 
 // Whole says whether a referrer is stored with all that it names.
 func Whole(ctx context.Context, store Store, desc ocispec.Descriptor) bool {
-	m, err := manifest(ctx, store, desc)
+	m, err := Manifest(ctx, store, desc)
 	if err != nil {
 		return false
 	}
@@ -254,8 +254,8 @@ func Whole(ctx context.Context, store Store, desc ocispec.Descriptor) bool {
 	return true
 }
 
-// manifest reads a manifest or index whose media type may not be known.
-func manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
+// Manifest reads and parses a manifest or index; its media type need not be known.
+func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
 	data, err := ReadManifest(ctx, store, desc)
 	if err != nil {
 		return nil, err

@@ -159,6 +159,9 @@ func printExplanation(w io.Writer, e *explain.Explanation) error {
 		}
 	}
 	out.line("", "")
+	if len(e.Subjects) == 0 {
+		out.line("", "no registry is asked: nothing is taken and nothing required")
+	}
 	if e.Refused != "" {
 		out.line("", printable("a pull would fail: "+e.Refused))
 	} else {
