@@ -261,12 +261,21 @@ func put(t *testing.T, reg *registry.Registry, tag, mediaType string, v any) oci
 // registry has the API, two where it has not, beyond what stock containerd makes.
 func TestRequestsOfAnImageWithoutReferrers(t *testing.T) {
 	f := loadFixture(t)
-	for kind, want := range map[registry.Kind]int{registry.Olareg: 2, registry.Distribution: 4} {
-		t.Run(string(kind), func(t *testing.T) {
-			reg := startRegistry(t, kind)
+	for _, tc := range []struct {
+		kind   registry.Kind
+		plugin string
+		want   int
+	}{
+		{registry.Olareg, `cosign_tags = "never"`, 2},
+		{registry.Distribution, `cosign_tags = "never"`, 4},
+		{registry.Olareg, "", 2 + 4}, // .sig and .att of each subject
+		{registry.Distribution, "", 4 + 4},
+	} {
+		t.Run(string(tc.kind)+" "+tc.plugin, func(t *testing.T) {
+			reg := startRegistry(t, tc.kind)
 			imageAlone(f, t, reg)
-			image := reg.Host + "/app:v1"
-			pull(t, startDaemon(t, active(`cosign_tags = "never"`)), image, "--plain-http")
+			image, want := reg.Host+"/app:v1", tc.want
+			pull(t, startDaemon(t, active(tc.plugin)), image, "--plain-http")
 			asked := 0
 			for _, r := range reg.Requests() {
 				if strings.Contains(r.Path, "/referrers/") || strings.Contains(r.Path, "/manifests/sha256-") {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -115,5 +116,27 @@ func TestExplainRefusal(t *testing.T) {
 	}
 	if _, err := startDaemon(t, stock).Ctr(testContext(t), "referrers", "explain", "--plain-http", reg.Host+"/app:v1"); err == nil {
 		t.Error("a stock daemon explains")
+	}
+}
+
+// Of an image that is stored, a registry that fails altogether is explained too.
+func TestExplainStoredImageOfARegistryThatFails(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	d := startDaemon(t, active(everything))
+	pull(t, d, reg.Host+"/app:v1", "--plain-http")
+	reg.Fail(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	})
+	e := explained(t, d, reg.Host+"/app:v1")
+	if e.Digest != f.Get(fixture.Image).Digest || len(e.Subjects) < 2 {
+		t.Fatalf("explained is %+v", e)
+	}
+	for _, s := range e.Subjects {
+		if s.Status != discovery.Unknown || s.Answers[0].Code != http.StatusForbidden {
+			t.Errorf("subject %+v", s)
+		}
 	}
 }

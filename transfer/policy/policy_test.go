@@ -206,3 +206,46 @@ func TestClientCannotDenyWhatIsRequired(t *testing.T) {
 		t.Errorf("a required signature is left: %+v", d)
 	}
 }
+
+// What the operator denies satisfies no requirement, whatever the client selects.
+func TestClientDoesNotLiftTheOperatorsDenial(t *testing.T) {
+	t.Parallel()
+	const notation = "application/vnd.cncf.notary.signature"
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures, "!" + notation}, Required: []string{SetSignatures}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Referrer{ArtifactType: notation}
+	for _, types := range [][]string{nil, {SetSBOMs}, {SetAll}} {
+		s, err := p.Select("a.test/app", types)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if missing := s.Missing([]Referrer{r}); len(missing) != 1 {
+			t.Errorf("with %q a denied signature satisfies what is required", types)
+		}
+		// A client may take it, by naming it; what is required does not.
+		if d, want := s.DecideManifest(r), len(types) > 0 && types[0] == SetAll; (d.Verdict == Take) != want {
+			t.Errorf("with %q: %+v", types, d)
+		}
+	}
+}
+
+// A pattern may mean a spelling that the normal form has not.
+func TestRuleMayNameASpelling(t *testing.T) {
+	t.Parallel()
+	for pattern, repository := range map[string]string{
+		"registry.example.com:*/prod/**": "registry.example.com:443/prod/app",
+		"*.docker.io/library/*":          "index.docker.io/library/alpine",
+		"docker.io/**":                   "registry-1.docker.io/library/alpine",
+		"registry.example.com/**":        "registry.example.com:0443/app",
+	} {
+		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{SetSignatures}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := p.Select(repository, nil); err != nil || len(s.Required()) == 0 {
+			t.Errorf("%s escapes the rule for %s", repository, pattern)
+		}
+	}
+}

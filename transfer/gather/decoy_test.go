@@ -1,0 +1,138 @@
+package gather
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+const oci = "application/vnd.oci.empty.v1+json"
+
+// Registries that list no types: what is not wanted must not fill the cap, nor
+// claims of size the limit, before the manifests have spoken.
+func TestRow15DecoysWithoutTypes(t *testing.T) {
+	for _, listed := range []string{oci, signature} { // how the signature is listed
+		w := newWorld(t)
+		var entries []ocispec.Descriptor
+		for i := range 8 {
+			d := w.artifact("application/vnd.decoy", &w.subject, w.serve(fmt.Sprint("decoy", i)))
+			d.ArtifactType = oci
+			entries = append(entries, d)
+		}
+		for i := range 40 { // that do not even exist
+			entries = append(entries, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: oci, Digest: digest.FromString(fmt.Sprint("none", i)), Size: 4 << 20})
+		}
+		sig := w.artifact(signature, &w.subject, w.serve("signed"))
+		sig.ArtifactType = listed
+		w.list(w.subject, append(entries, sig)...)
+		out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 2 })
+		w.wantTied(w.subject, sig)
+		if err := out.Enforce("image", sel); err != nil {
+			t.Errorf("listed as %s: %.300v", listed, err)
+		}
+	}
+}
+
+func TestCapCountsWhatManifestsDecide(t *testing.T) {
+	w := newWorld(t)
+	var entries []ocispec.Descriptor
+	for i := range 5 {
+		d := w.artifact(spdx, &w.subject, w.serve(fmt.Sprint("sbom", i)))
+		d.ArtifactType = ""
+		entries = append(entries, d)
+	}
+	w.list(w.subject, entries...)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 3 })
+	if n := len(w.tied(w.subject)); n != 3 {
+		t.Errorf("%d are tied, want 3", n)
+	}
+	w.wantStatus(out, discovery.Truncated)
+}
+
+// A decoy in the listing must not keep cosign's tag from being asked for.
+func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
+	w := newWorld(t)
+	other := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
+	w.list(w.subject, w.artifact(signature, &other, w.serve("decoy")))
+	layer := w.serve("payload")
+	layer.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
+	config := w.serve(`{}  `)
+	config.MediaType = ocispec.MediaTypeImageConfig
+	sig := w.manifest(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer},
+	}, ocispec.MediaTypeImageManifest, "")
+	data, err := remoteManifest(w, sig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+".sig", hostile.Content(ocispec.MediaTypeImageManifest, data))
+	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+	w.wantTied(w.subject, sig)
+	if err := out.Enforce("image", sel); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where one host has the tag, the host that failed before is not missed.
+func TestCosignsTagAtTheSecondHost(t *testing.T) {
+	s := &subject{status: discovery.Absent}
+	s.add([]discovery.Answer{{Status: discovery.Unknown}, {Status: discovery.Present}})
+	if s.status != discovery.Present {
+		t.Errorf("status %q", s.status)
+	}
+	s.add([]discovery.Answer{{Status: discovery.Absent}, {Status: discovery.Unknown}})
+	if s.status != discovery.Unknown {
+		t.Errorf("status %q", s.status)
+	}
+}
+
+// A signature on the index is one for all; one on a platform's manifest says nothing
+// of another platform.
+func TestRequiredHoldsForEachPlatform(t *testing.T) {
+	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, Required: []string{policy.SetSignatures}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sel, err := p.Select("a/b", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := []Taken{{Descriptor: ocispec.Descriptor{ArtifactType: signature}}}
+	at := func(mediaType, name string, taken []Taken) Subject {
+		return Subject{Descriptor: ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(name)}, Image: true, Status: discovery.Present, Taken: taken}
+	}
+	index, amd64, arm64 := ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageManifest
+	for _, tc := range []struct {
+		name     string
+		subjects []Subject
+		missing  []string // of which
+	}{
+		{"on the index", []Subject{at(index, "index", taken), at(amd64, "amd64", nil), at(arm64, "arm64", nil)}, nil},
+		{"on each manifest", []Subject{at(index, "index", nil), at(amd64, "amd64", taken), at(arm64, "arm64", taken)}, nil},
+		{"on one of two", []Subject{at(index, "index", nil), at(amd64, "amd64", nil), at(arm64, "arm64", taken)}, []string{"amd64"}},
+		{"nowhere", []Subject{at(index, "index", nil), at(amd64, "amd64", nil)}, []string{""}},
+		{"a single manifest", []Subject{at(amd64, "amd64", taken)}, nil},
+		{"an index alone", []Subject{at(index, "index", nil)}, []string{""}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := (&Outcome{Subjects: tc.subjects}).Enforce("image", sel)
+			if (err == nil) != (tc.missing == nil) {
+				t.Fatalf("%v, want missing %q", err, tc.missing)
+			}
+			for _, name := range slices.DeleteFunc(tc.missing, func(s string) bool { return s == "" }) {
+				if !strings.Contains(err.Error(), "signatures of "+digest.FromString(name).String()) {
+					t.Errorf("the error does not name %s: %v", name, err)
+				}
+			}
+		})
+	}
+}
