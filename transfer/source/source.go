@@ -17,7 +17,6 @@ import (
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
@@ -203,44 +202,5 @@ func (s *Source) Registry() (discovery.Registry, error) {
 func (s *Source) Close() {
 	if s.hosts != nil {
 		s.hosts.close()
-	}
-}
-
-// hosts remembers the registry hosts of a pull. containerd's resolver asks for
-// them again at every turn and gets new clients and authorizers each time, so
-// that a pull authenticates and shakes hands twice.
-type hosts struct {
-	configure docker.RegistryHosts
-
-	mu    sync.Mutex
-	known map[string][]docker.RegistryHost
-}
-
-func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if known, ok := h.known[host]; ok {
-		return known, nil
-	}
-	configured, err := h.configure(host)
-	if err != nil {
-		return nil, err
-	}
-	if h.known == nil {
-		h.known = map[string][]docker.RegistryHost{}
-	}
-	h.known[host] = configured
-	return configured, nil
-}
-
-func (h *hosts) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, configured := range h.known {
-		for _, host := range configured {
-			if host.Client != nil {
-				host.Client.CloseIdleConnections()
-			}
-		}
 	}
 }

@@ -1,0 +1,60 @@
+package source
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+)
+
+// Many requests at once that all need the first token fetch it once, and race for
+// nothing (with -race).
+func TestHostsAreRememberedAndAuthorizeTogether(t *testing.T) {
+	var tokens atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		tokens.Add(1)
+		_ = json.NewEncoder(w).Encode(map[string]any{"token": "t", "expires_in": 300})
+	}))
+	defer server.Close()
+	configured := 0
+	h := &hosts{configure: func(string) ([]docker.RegistryHost, error) {
+		configured++
+		a := docker.NewDockerAuthorizer(docker.WithAuthClient(server.Client()))
+		return []docker.RegistryHost{{Client: server.Client(), Authorizer: a}, {Client: server.Client(), Authorizer: a}}, nil
+	}}
+	defer h.close()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			known, err := h.get("registry.example.com")
+			if err != nil || known[0].Authorizer != known[1].Authorizer {
+				t.Errorf("%v, %v", known, err)
+				return
+			}
+			req, err := http.NewRequest(http.MethodGet, "http://registry.example.com/v2/", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			challenge := &http.Response{StatusCode: http.StatusUnauthorized, Request: req, Header: http.Header{
+				"Www-Authenticate": {`Bearer realm="` + server.URL + `",service="s",scope="repository:a:pull"`},
+			}}
+			a := known[0].Authorizer
+			if err := a.AddResponses(t.Context(), []*http.Response{challenge}); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := a.Authorize(t.Context(), req); err != nil || req.Header.Get("Authorization") != "Bearer t" {
+				t.Errorf("%v, %v", req.Header, err)
+			}
+		})
+	}
+	wg.Wait()
+	if configured != 1 || tokens.Load() != 1 {
+		t.Errorf("configured %d times, %d tokens; want 1 of each", configured, tokens.Load())
+	}
+}
