@@ -51,7 +51,7 @@ func TestReferrersThatHang(t *testing.T) {
 			for hanging.Count("/app/manifests/v1") == 0 {
 				time.Sleep(10 * time.Millisecond)
 			}
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) // requests that hang are counted when they end
 			began := time.Now()
 			pull(t, d, other.Host+"/app:v1")
 			if took := time.Since(began); took > 10*time.Second {

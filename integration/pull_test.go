@@ -19,9 +19,7 @@ import (
 func TestPullStoresWhatPolicyChooses(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
-	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
-		t.Fatal(err)
-	}
+	wholeFixture(f, t, reg)
 	image := reg.Host + "/app:v1"
 	for _, tc := range []struct {
 		name, plugin string
@@ -74,9 +72,7 @@ func rule(lines ...string) string {
 func TestReferrersLiveAndDieWithTheImage(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
-	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
-		t.Fatal(err)
-	}
+	wholeFixture(f, t, reg)
 	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image)
@@ -124,9 +120,7 @@ func wantWhole(t *testing.T, f *fixture.Fixture, d *daemon.Daemon, name string) 
 func TestPullAgain(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
-	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
-		t.Fatal(err)
-	}
+	wholeFixture(f, t, reg)
 	d := startDaemon(t, active(everything))
 	image := reg.Host + "/app:v1"
 	pull(t, d, image)

@@ -19,7 +19,7 @@ import (
 // fetcherRegistry asks through containerd's own fetcher, where a source is used
 // as it comes (only the stock local plugin is disabled, so that the stock gRPC
 // service made the source). It reads one page, and cannot tell absent from
-// failed, so that nothing listed is unknown.
+// failed, so that all it says leaves the subject unknown.
 type fetcherRegistry struct {
 	transfer.Fetcher
 }

@@ -73,13 +73,15 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 // last. Few hosts.toml files name the capability: it is younger than they are; but
 // containerd gives it to the registry by default, whatever the file calls that.
 func (r Registry) inOrder(hosts []*remote.Host) []*remote.Host {
-	server := hosts[len(hosts):]
-	if i := slices.IndexFunc(hosts, func(h *remote.Host) bool { return !r.IsMirror(h) }); i < 0 && len(hosts) > 0 {
-		server = hosts[len(hosts)-1:] // under a name of its own
+	if len(hosts) == 0 {
+		return nil
 	}
+	// The server of hosts.toml comes last there, and may go by another name.
+	last := hosts[len(hosts)-1]
+	named := slices.ContainsFunc(hosts, func(h *remote.Host) bool { return !r.IsMirror(h) })
 	rank := func(h *remote.Host) int {
 		switch {
-		case !r.IsMirror(h), slices.Contains(server, h):
+		case !r.IsMirror(h), !named && h == last:
 			return 2
 		case h.Capabilities.Has(docker.HostCapabilityReferrers):
 			return 0

@@ -28,15 +28,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 		sbom := w.artifact(spdx, &w.subject, blobs...)
 		w.list(w.subject, sbom)
 
-		var config Config
-		w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { config = *c })
-		p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if config.Selection, err = p.Select("a/b", nil); err != nil {
-			t.Fatal(err)
-		}
+		config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
 		other, err := metadata.NewLeaseManager(w.db).Create(w.ctx, leases.WithRandomID())
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +42,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		second.Image(w.subject)
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // the second comes to wait for ingests; it need not have
 		first.Close()
 		out := second.Wait(w.ctx)
 		second.Close()
@@ -65,15 +57,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 func TestPullsAtOnceFetchOnce(t *testing.T) {
 	w := newWorld(t)
 	w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("shared")))
-	var config Config
-	w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { config = *c })
-	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if config.Selection, err = p.Select("a/b", nil); err != nil {
-		t.Fatal(err)
-	}
+	config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
 	outcomes := make(chan *Outcome)
 	const pulls = 20
 	for range pulls {

@@ -89,7 +89,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		}
 		keep := labels.Children(childDigests(m)...)
 		if c.legacy != "" {
-			keep[labels.ArtifactType] = c.legacy
+			keep[labels.ArtifactType] = m.ArtifactType // as it was judged
 		}
 		return keep, nil
 	}

@@ -138,9 +138,7 @@ func TestCosignTags(t *testing.T) {
 }
 
 func remoteManifest(w *world, desc ocispec.Descriptor) ([]byte, error) {
-	var registry Registry
-	w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { registry = c.Registry })
-	return registry.Manifest(w.ctx, desc)
+	return w.config(sboms).Registry.Manifest(w.ctx, desc)
 }
 
 // Progress closes all that it opens, whatever becomes of it: CRI waits for what
@@ -204,15 +202,7 @@ func TestClosedGatherLeavesNothing(t *testing.T) {
 	hung := w.serve("never comes")
 	w.server.On(base+"blobs/"+hung.Digest.String(), hostile.Answer{Hang: true})
 	w.list(w.subject, w.artifact(spdx, &w.subject, hung))
-	var config Config
-	w.gather(policy.Rule{ArtifactTypes: []string{"application/vnd.none"}}, func(c *Config) { config = *c })
-	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{policy.SetSBOMs}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if config.Selection, err = p.Select("a/b", nil); err != nil {
-		t.Fatal(err)
-	}
+	config := w.config(sboms)
 	g := New(w.ctx, config)
 	g.Image(w.subject)
 	for w.asked("/blobs/"+hung.Digest.String()) == 0 {

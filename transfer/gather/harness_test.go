@@ -3,8 +3,6 @@ package gather
 import (
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,15 +16,13 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
-	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
@@ -51,31 +47,9 @@ type world struct {
 	events []transfer.Progress
 }
 
-func TestMain(m *testing.M) {
-	_ = log.SetLevel("error") // the store warns of every temporary directory
-	os.Exit(m.Run())
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	backend, err := local.NewStore(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	db := metadata.NewDB(b, backend, nil)
-	if err := db.Init(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	db := storetest.New(t)
 	w := &world{t: t, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: namespaces.WithNamespace(t.Context(), "test")}
 	lease, err := metadata.NewLeaseManager(db).Create(w.ctx, leases.WithRandomID())
 	if err != nil {
@@ -127,8 +101,8 @@ func (w *world) list(subject ocispec.Descriptor, referrers ...ocispec.Descriptor
 	w.server.On(base+"referrers/"+subject.Digest.String(), hostile.Index(referrers...))
 }
 
-// gather takes what the rule says of the subject.
-func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *policy.Selection) {
+// config is that of a pull which the rule governs.
+func (w *world) config(rule policy.Rule) Config {
 	w.t.Helper()
 	rule.Repositories = []string{"**"}
 	p, err := policy.New([]policy.Rule{rule})
@@ -145,7 +119,7 @@ func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *po
 		w.t.Fatal(err)
 	}
 	host := w.server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
-	config := Config{
+	return Config{
 		Name: ref,
 		Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil,
 			remote.Limits{Attempts: 2, Backoff: time.Millisecond})},
@@ -156,6 +130,12 @@ func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *po
 			w.events = append(w.events, p)
 		},
 	}
+}
+
+// gather takes what the rule says of the subject.
+func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *policy.Selection) {
+	w.t.Helper()
+	config := w.config(rule)
 	for _, c := range change {
 		c(&config)
 	}
@@ -167,7 +147,7 @@ func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *po
 		w.t.Fatal(err)
 	}
 	w.wantNoIngest()
-	return out, sel
+	return out, config.Selection
 }
 
 func (w *world) wantNoIngest() {

@@ -4,30 +4,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
-
-func TestMain(m *testing.M) {
-	_ = log.SetLevel("error") // the store warns of every temporary directory
-	os.Exit(m.Run())
-}
 
 type shelf struct {
 	t     *testing.T
@@ -37,21 +27,7 @@ type shelf struct {
 
 func newShelf(t *testing.T) *shelf {
 	t.Helper()
-	dir := t.TempDir()
-	backend, err := local.NewStore(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	m := metadata.NewDB(db, backend, nil)
-	if err := m.Init(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return &shelf{t, namespaces.WithNamespace(t.Context(), "test"), m.ContentStore()}
+	return &shelf{t, namespaces.WithNamespace(t.Context(), "test"), storetest.New(t).ContentStore()}
 }
 
 func (s *shelf) put(mediaType string, v any, tied ...ocispec.Descriptor) ocispec.Descriptor {

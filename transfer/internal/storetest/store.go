@@ -1,0 +1,38 @@
+// Package storetest makes a real content store for tests: containerd's metadata
+// database over its local store, in a temporary directory, without a daemon.
+package storetest
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/log"
+	bolt "go.etcd.io/bbolt"
+)
+
+// New returns a database whose ContentStore is empty. It ends with the test.
+func New(t testing.TB) *metadata.DB {
+	t.Helper()
+	_ = log.SetLevel("error") // the store warns of every temporary directory
+	dir := t.TempDir()
+	backend, err := local.NewStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, &bolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	m := metadata.NewDB(db, backend, nil)
+	if err := m.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
