@@ -86,6 +86,7 @@ artifact_types = ["signatures", "!sboms"]
 required = ["signatures"]
 depth = 3
 on_error = "fail"
+prune = true
 
 [[rules]]
 repositories = ["**"]
@@ -105,7 +106,7 @@ repositories = ["**"]
 		t.Fatal(err)
 	}
 	for repository, want := range map[string]string{
-		"b.test/app": `rule 1, repository "b.test/*": takes [signatures !sboms], requires [signatures], depth 3, on_error fail`,
+		"b.test/app": `rule 1, repository "b.test/*": takes [signatures !sboms], requires [signatures], depth 3, on_error fail, prune`,
 		"c.test/app": `rule 2, repository "**": takes [], requires [], depth 2, on_error warn`,
 	} {
 		s, err := p.Select(repository, nil)

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -112,27 +111,6 @@ func wantWhole(t *testing.T, f *fixture.Fixture, d *daemon.Daemon, name string) 
 	for _, dgst := range f.Content(name) {
 		if !slices.Contains(have, dgst) {
 			t.Errorf("%s: %s is not stored", name, dgst)
-		}
-	}
-}
-
-// A second pull of the same image changes nothing and loses nothing.
-func TestPullAgain(t *testing.T) {
-	f := loadFixture(t)
-	reg := startRegistry(t, registry.Olareg)
-	wholeFixture(f, t, reg)
-	d := startDaemon(t, active(everything))
-	image := reg.Host + "/app:v1"
-	pull(t, d, image)
-	before := contents(t, d)
-	reg.Reset()
-	pull(t, d, image)
-	if after := contents(t, d); !sameDigests(before, after) {
-		t.Errorf("content changed:\nbefore %v\nafter  %v", before, after)
-	}
-	for _, r := range reg.Requests() {
-		if strings.Contains(r.Path, "/blobs/") || r.Method == http.MethodGet && strings.Contains(r.Path, "/manifests/sha256:") {
-			t.Errorf("content that is stored was fetched again: %s", r)
 		}
 	}
 }

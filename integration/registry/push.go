@@ -59,6 +59,18 @@ func (r *Registry) PushManifest(ctx context.Context, repository, reference, medi
 	return desc, nil
 }
 
+// DeleteManifest removes a manifest by its digest. Only Olareg allows it.
+func (r *Registry) DeleteManifest(ctx context.Context, repository string, dgst digest.Digest) error {
+	resp, err := do(ctx, http.MethodDelete, fmt.Sprintf("%s/v2/%s/manifests/%s", r.Backend, repository, dgst), "", nil)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("delete manifest %s: %s", dgst, resp.Status)
+	}
+	return nil
+}
+
 // Attach puts an artifact with one blob that refers to the subject into the
 // repository, and returns its manifest's descriptor.
 func (r *Registry) Attach(ctx context.Context, repository string, subject ocispec.Descriptor, artifactType string, annotations map[string]string, blob []byte) (ocispec.Descriptor, error) {

@@ -125,9 +125,10 @@ func Start(kind Kind, opts ...Option) (*Registry, error) {
 	var handler http.Handler
 	switch kind {
 	case Olareg:
+		deletes := true
 		s := olareg.New(config.Config{
 			Storage: config.ConfigStorage{StoreType: config.StoreMem},
-			API:     config.ConfigAPI{Referrer: config.ConfigAPIReferrer{Limit: r.o.pageSize}},
+			API:     config.ConfigAPI{DeleteEnabled: &deletes, Referrer: config.ConfigAPIReferrer{Limit: r.o.pageSize}},
 			Log:     slog.New(slog.DiscardHandler),
 		})
 		r.closers = append(r.closers, s.Close)

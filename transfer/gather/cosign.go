@@ -43,6 +43,9 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	found, answers := g.Registry.CosignTag(g.ctx, s.desc.Digest, kind)
 	g.listings.Release(1)
 	s.add(answers)
+	s.mu.Lock()
+	s.known.tag(kind.ArtifactType, found, answers)
+	s.mu.Unlock()
 	if found != nil {
 		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType, cosign: true})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type Subject struct {
 	Left    []Left
 	// Why says in one line how the status came about.
 	Why string
+
+	known known
 }
 
 // Taken is a referrer that is whole in the store. Its artifact type and
@@ -77,7 +80,7 @@ func (g *Gather) settle() *Outcome {
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
 		out.Subjects = append(out.Subjects, Subject{
 			Descriptor: s.desc, Image: s.image.Load(), Status: s.status,
-			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(),
+			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(), known: s.known,
 		})
 	}
 	return out
@@ -115,9 +118,8 @@ func (g *Gather) tie(ctx context.Context, s Subject, now time.Time) error {
 		digests = append(digests, t.Digest)
 	}
 	add := labels.Tie(info.Labels, digests...)
-	for k, v := range labels.Checkmark(string(s.Status), now) {
-		add[k] = v
-	}
+	maps.Copy(add, labels.Checkmark(string(s.Status), now))
+	maps.Copy(add, g.refresh(ctx, s, info.Labels, now))
 	return update(ctx, g.Store, info, add)
 }
 

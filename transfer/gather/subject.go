@@ -31,6 +31,7 @@ type subject struct {
 	answers []discovery.Answer
 	taken   []Taken
 	left    []Left
+	known   known
 }
 
 // candidate is a referrer that may be taken.
@@ -57,6 +58,7 @@ func (g *Gather) discover(s *subject) {
 		s.status = discovery.Present
 	}
 	s.listed = true
+	s.known.listing(listing)
 	s.mu.Unlock()
 	for _, r := range listing.Rejected {
 		// What cannot be fetched may have been what was wanted.

@@ -24,6 +24,11 @@ const (
 	// manifest carries.
 	ArtifactType = "transfer-referrers/artifact-type"
 
+	// unlisted, followed by the digest of a referrer that is tied to the
+	// subject: since when the registry that it came from lists it no longer
+	// (RFC 3339, UTC).
+	unlisted = "transfer-referrers/unlisted."
+
 	// referrer, followed by hex digits of a digest, refers from a subject to
 	// a referrer. It is the key that containerd's client writes
 	// (images.SetReferrers with images.ChildGCLabels) and Docker Engine
@@ -72,6 +77,33 @@ func Tie(existing map[string]string, referrers ...digest.Digest) map[string]stri
 		out[key] = dgst.String()
 	}
 	return out
+}
+
+// Untie returns the keys that tie the referrer to a subject with those labels.
+func Untie(existing map[string]string, dgst digest.Digest) []string {
+	var keys []string
+	for key, value := range existing {
+		if strings.HasPrefix(key, referrer) && value == dgst.String() {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// Unlisted returns the key on a subject that says since when a referrer of it is
+// no longer listed.
+func Unlisted(dgst digest.Digest) string {
+	return unlisted + dgst.Algorithm().String() + "." + dgst.Encoded()
+}
+
+// UnlistedSince returns when the referrer was first missed by a pull, or the zero
+// time where none missed it.
+func UnlistedSince(subject map[string]string, dgst digest.Digest) time.Time {
+	at, err := time.Parse(time.RFC3339, subject[Unlisted(dgst)])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // Children returns the labels by which a referrer's manifest keeps its own

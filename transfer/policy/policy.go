@@ -55,6 +55,9 @@ type Rule struct {
 	Depth int `toml:"depth"`
 	// OnError is "warn" or "fail"; empty means "warn".
 	OnError OnError `toml:"on_error"`
+	// Prune lets go of a stored referrer that the registry no longer lists, when
+	// the image is pulled again. False keeps it.
+	Prune bool `toml:"prune"`
 }
 
 // Policy is a compiled list of rules. It is safe for concurrent use.
@@ -70,6 +73,7 @@ type rule struct {
 	denied       typeList // of types, as the operator wrote them: what may satisfy no requirement
 	depth        int
 	onError      OnError
+	prune        bool
 }
 
 // New compiles rules, of which the first that matches a repository governs it.
@@ -98,7 +102,7 @@ func New(rules []Rule) (*Policy, error) {
 }
 
 func compile(r Rule) (rule, error) {
-	out := rule{depth: r.Depth, onError: r.OnError}
+	out := rule{depth: r.Depth, onError: r.OnError, prune: r.Prune}
 	if len(r.Repositories) == 0 {
 		return rule{}, invalid("repositories", "is missing", `name at least one, "**" for all`)
 	}

@@ -46,6 +46,9 @@ func (s *Selection) Depth() int { return s.rule.depth }
 // OnError returns what an unknown status does to the pull.
 func (s *Selection) OnError() OnError { return s.rule.onError }
 
+// Prune says whether a pull lets go of what the registry no longer lists.
+func (s *Selection) Prune() bool { return s.rule.prune }
+
 // Empty says that the selection takes and requires nothing, so that no registry
 // needs to be asked.
 func (s *Selection) Empty() bool {
@@ -175,6 +178,10 @@ func (s *Selection) String() string {
 	for _, t := range s.rule.types {
 		types = append(types, t.text)
 	}
-	return fmt.Sprintf("%s: takes [%s], requires [%s], depth %d, on_error %s",
-		s.Origin(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError)
+	prune := ""
+	if s.rule.prune {
+		prune = ", prune"
+	}
+	return fmt.Sprintf("%s: takes [%s], requires [%s], depth %d, on_error %s%s",
+		s.Origin(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError, prune)
 }

@@ -80,7 +80,10 @@ type Referrer struct {
 	Size         int64             `json:"size"` // of the manifest, in bytes
 	Annotations  map[string]string `json:"annotations"`
 	Subject      digest.Digest     `json:"subject"`
-	Referrers    []Referrer        `json:"referrers"`
+	// Unlisted is since when the registry lists it no longer; zero where the
+	// last pull found it.
+	Unlisted  time.Time  `json:"unlisted,omitzero"`
+	Referrers []Referrer `json:"referrers"`
 }
 
 // Descriptor returns the descriptor of the referrer's manifest.
@@ -211,6 +214,7 @@ func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[
 		}
 		r := referrer(ctx, t.store, info)
 		r.Subject = subject
+		r.Unlisted = labels.UnlistedSince(subjectLabels, dgst)
 		if r.Referrers, err = t.of(ctx, dgst, info.Labels, depth-1); err != nil {
 			return nil, err
 		}

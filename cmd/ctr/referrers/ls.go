@@ -117,7 +117,11 @@ func (t *treeWriter) line(prefix, text string) {
 func (t *treeWriter) referrers(prefix string, referrers []stored.Referrer) {
 	for i, r := range referrers {
 		last := i == len(referrers)-1
-		t.line(prefix+branch(last), printable(r.ArtifactType)+" "+r.Digest.String())
+		text := printable(r.ArtifactType) + " " + r.Digest.String()
+		if !r.Unlisted.IsZero() {
+			text += ", no longer listed since " + r.Unlisted.Format(time.RFC3339)
+		}
+		t.line(prefix+branch(last), text)
 		t.referrers(prefix+indent(last), r.Referrers)
 	}
 }
