@@ -103,7 +103,7 @@ func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, dst *
 	if len(wanted) == 0 {
 		wanted = []ocispec.Platform{platforms.DefaultSpec()}
 	}
-	store := &pullStore{ImageStorer: platformsOnly{wanted: wanted}, p: p}
+	store := &pullStore{destination: destination{platformsOnly{wanted: wanted}}, p: p}
 	children, err := store.ImageFilter(images.ChildrenHandler(nil), nil)(ctx, root)
 	for _, c := range children {
 		if c.Platform != nil {

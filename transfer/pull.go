@@ -40,7 +40,7 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 		return err
 	}
 	defer p.close()
-	return t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{ImageStorer: dst, p: p}, transfer.WithProgress(progress))
+	return t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {

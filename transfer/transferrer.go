@@ -69,6 +69,10 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 				dst = d.WithReferrers()
 			}
 		}
+	case transfer.ImageImporter:
+		if d, ok := dst.(transfer.ImageStorer); ok {
+			return t.importArchive(ctx, s, d, opts...)
+		}
 	}
 	return t.Local.Transfer(ctx, src, dst, opts...)
 }

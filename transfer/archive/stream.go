@@ -1,6 +1,7 @@
-// Package archive exports images with the referrers that are stored with them,
-// in the form that containerd's archive package and Docker Engine read: each
-// referrer is a manifest of the archive's index.json, with the annotation
+// Package archive exports images with the referrers that are stored with them, and
+// ties them to their images again when such an archive is imported. The form is
+// what containerd's archive package and Docker Engine read: each referrer is a
+// manifest of the archive's index.json, with the annotation
 // io.containerd.manifest.subject.
 package archive
 

@@ -30,6 +30,9 @@ const MaxTypeLength = 255
 // MaxAnnotations is how many bytes of JSON a manifest's annotations may have.
 const MaxAnnotations = 64 << 10
 
+// MaxNesting is how deep the indexes within a referrer may lie.
+const MaxNesting = 2
+
 // Descriptors is a JSON array of descriptors, of which the first MaxDescriptors
 // are read and the rest only counted for existing: four mebibytes of "{}" would
 // become hundreds of mebibytes of descriptors.
@@ -242,6 +245,20 @@ func cosignType(artifactType string, layers []ocispec.Descriptor) string {
 		return policy.TypeCosignSBOM
 	}
 	return ""
+}
+
+// Children returns the digests of all that the manifest names, those that are well
+// formed.
+func (m *Manifest) Children() []digest.Digest {
+	var out []digest.Digest
+	for _, list := range [][]ocispec.Descriptor{m.Blobs, m.Manifests} {
+		for _, d := range list {
+			if d.Digest.Validate() == nil {
+				out = append(out, d.Digest)
+			}
+		}
+	}
+	return out
 }
 
 // Referrer returns what policy needs to know.

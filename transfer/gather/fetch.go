@@ -17,9 +17,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// maxNesting is how deep the indexes within a referrer may lie.
-const maxNesting = 2
-
 // blob is content of a referrer; several referrers of a pull may share it.
 type blob struct {
 	once sync.Once
@@ -35,8 +32,8 @@ type contentKey struct {
 
 // children brings in what the manifest names.
 func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesting int) error {
-	if len(m.Manifests) > 0 && nesting == maxNesting {
-		return fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, maxNesting, errdefs.ErrResourceExhausted)
+	if len(m.Manifests) > 0 && nesting == artifact.MaxNesting {
+		return fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, artifact.MaxNesting, errdefs.ErrResourceExhausted)
 	}
 	var eg errgroup.Group
 	for _, desc := range m.Blobs {
@@ -87,7 +84,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		if err := g.reserve(desc); err != nil {
 			return nil, err
 		}
-		keep := labels.Children(childDigests(m)...)
+		keep := labels.Children(m.Children()...)
 		if c.legacy != "" {
 			keep[labels.ArtifactType] = m.ArtifactType // as it was judged
 		}
@@ -147,18 +144,6 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 		return stored.ReadManifest(g.ctx, g.Store, desc)
 	}
 	return g.Registry.Manifest(g.ctx, desc)
-}
-
-func childDigests(m *artifact.Manifest) []digest.Digest {
-	var out []digest.Digest
-	for _, list := range [][]ocispec.Descriptor{m.Blobs, m.Manifests} {
-		for _, d := range list {
-			if d.Digest.Validate() == nil {
-				out = append(out, d.Digest)
-			}
-		}
-	}
-	return out
 }
 
 // blob brings one blob in, once a pull.

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // open locks the content's ingest: of several pulls that want it, one fetches.
@@ -80,24 +82,7 @@ func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error 
 	add := map[string]string{}
 	maps.Copy(add, keep)
 	g.source.add(add, info.Labels)
-	return update(g.ctx, g.Store, info, add)
-}
-
-// update sets labels that differ from those that the content has.
-func update(ctx context.Context, store content.Manager, info content.Info, add map[string]string) error {
-	var fields []string
-	for k, v := range add {
-		if info.Labels[k] != v {
-			fields = append(fields, "labels."+k)
-		}
-	}
-	if len(fields) == 0 {
-		return nil
-	}
-	if _, err := store.Update(ctx, content.Info{Digest: info.Digest, Labels: add}, fields...); err != nil {
-		return fmt.Errorf("label %s: %w", info.Digest, err)
-	}
-	return nil
+	return stored.Label(g.ctx, g.Store, info, add)
 }
 
 // writer fills an ingest from its start, whatever an earlier pull left in it.

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -19,6 +18,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // Outcome is what a pull learnt of its referrers.
@@ -66,10 +66,6 @@ func (l Left) String() string {
 	return fmt.Sprintf("%s: %s", l.Digest, l.Reason)
 }
 
-// tieMu serializes reading a subject's labels and adding to them: which key
-// ties a referrer hangs on what the others tie.
-var tieMu sync.Mutex
-
 // settle builds the outcome.
 func (g *Gather) settle() *Outcome {
 	out := &Outcome{}
@@ -104,23 +100,15 @@ func (g *Gather) Tie(ctx context.Context, out *Outcome, target ocispec.Descripto
 }
 
 func (g *Gather) tie(ctx context.Context, s Subject, now time.Time) error {
-	tieMu.Lock()
-	defer tieMu.Unlock()
-	info, err := g.Store.Info(ctx, s.Digest)
-	if err != nil {
-		if errdefs.IsNotFound(err) && len(s.Taken) == 0 {
-			return nil
-		}
-		return fmt.Errorf("subject %s: %w", s.Digest, err)
-	}
 	var digests []digest.Digest
 	for _, t := range s.Taken {
 		digests = append(digests, t.Digest)
 	}
-	add := labels.Tie(info.Labels, digests...)
-	maps.Copy(add, labels.Checkmark(string(s.Status), now))
-	maps.Copy(add, g.refresh(ctx, s, info.Labels, now))
-	return update(ctx, g.Store, info, add)
+	return stored.Tie(ctx, g.Store, s.Digest, digests, func(existing map[string]string) map[string]string {
+		add := labels.Checkmark(string(s.Status), now)
+		maps.Copy(add, g.refresh(ctx, s, existing, now))
+		return add
+	})
 }
 
 // Enforce says whether the pull may succeed under the selection: what is required

@@ -1,6 +1,6 @@
-// Package stored reads an image's referrers back from a content store: what a
-// pull tied to its subjects, without any registry. It works with a daemon's
-// store over gRPC as with one in-process.
+// Package stored ties referrers to their subjects in a content store, and reads
+// them back: what a pull or an import brought, without any registry. It works with
+// a daemon's store over gRPC as with one in-process.
 package stored
 
 import (

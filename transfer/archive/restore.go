@@ -1,0 +1,124 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+// maxReferrers is how many referrers one subject may get from an archive. Each
+// becomes a label.
+const maxReferrers = 1000
+
+// Restore ties the referrers that an archive's index carries, each annotated with
+// its subject, to the subjects that came with it, and those to theirs. The content
+// is in the store already, which has verified its digests. It returns how many
+// referrers it tied.
+//
+// What is not whole, or names another subject than its annotation says, is left
+// out and logged. The error is of the store.
+func Restore(ctx context.Context, store content.Store, subjects []digest.Digest, carried []ocispec.Descriptor) (int, error) {
+	bySubject := map[string][]ocispec.Descriptor{}
+	for _, desc := range carried {
+		subject := desc.Annotations[images.AnnotationManifestSubject]
+		bySubject[subject] = append(bySubject[subject], desc)
+	}
+	restored := 0
+	for len(subjects) > 0 {
+		subject := subjects[0]
+		subjects = subjects[1:]
+		referrers := bySubject[subject.String()]
+		delete(bySubject, subject.String()) // once; and none is met twice in a circle
+		var whole []digest.Digest
+		for i, desc := range referrers {
+			log := log.G(ctx).WithField("subject", subject).WithField("digest", desc.Digest)
+			if i == maxReferrers {
+				log.Warnf("referrers: not imported: over the limit of %d referrers a subject", maxReferrers)
+				break
+			}
+			if err := keep(ctx, store, subject, desc); errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err) {
+				log.WithError(err).Warn("referrers: not imported")
+				continue
+			} else if err != nil {
+				return restored, fmt.Errorf("referrer %s of %s: %w", desc.Digest, subject, err)
+			}
+			whole = append(whole, desc.Digest)
+		}
+		if len(whole) == 0 {
+			continue
+		}
+		if err := stored.Tie(ctx, store, subject, whole, nil); err != nil {
+			return restored, err
+		}
+		restored += len(whole)
+		subjects = append(subjects, whole...)
+	}
+	for subject, left := range bySubject {
+		log.G(ctx).WithField("subject", subject).WithField("referrers", len(left)).Debug("referrers: not imported: their subject is not")
+	}
+	return restored, nil
+}
+
+// keep checks a referrer and labels its content, so that it lives with it.
+func keep(ctx context.Context, store content.Store, subject digest.Digest, desc ocispec.Descriptor) error {
+	m, err := stored.Manifest(ctx, store, desc)
+	if err != nil {
+		return err
+	}
+	add := map[string]string{}
+	if m.Subject == nil {
+		// The archive's word ties it, as cosign's tag or the image's index did.
+		artifactType := m.ArtifactType
+		if artifactType == "" || images.IsConfigType(artifactType) {
+			artifactType = desc.ArtifactType
+		}
+		if len(artifactType) > artifact.MaxTypeLength {
+			return fmt.Errorf("artifact type of %d characters: %w", len(artifactType), errdefs.ErrInvalidArgument)
+		}
+		if artifactType != "" {
+			add[labels.ArtifactType] = artifactType
+		}
+	} else if m.Subject.Digest != subject {
+		return fmt.Errorf("its manifest's subject is %.80q: %w", m.Subject.Digest, errdefs.ErrInvalidArgument)
+	}
+	return keepContent(ctx, store, desc, m, add, 0)
+}
+
+// keepContent labels a manifest to keep what it names, which must be there.
+func keepContent(ctx context.Context, store content.Store, desc ocispec.Descriptor, m *artifact.Manifest, add map[string]string, nesting int) error {
+	for key, value := range labels.Children(m.Children()...) {
+		add[key] = value
+	}
+	for _, b := range m.Blobs {
+		if _, err := store.Info(ctx, b.Digest); err != nil {
+			return err
+		}
+	}
+	for _, d := range m.Manifests {
+		child, err := stored.Manifest(ctx, store, d)
+		if err != nil {
+			return err
+		}
+		if nesting == artifact.MaxNesting {
+			return fmt.Errorf("%s: indexes lie more than %d deep: %w", d.Digest, artifact.MaxNesting, errdefs.ErrResourceExhausted)
+		}
+		if err := keepContent(ctx, store, d, child, map[string]string{}, nesting+1); err != nil {
+			return err
+		}
+	}
+	info, err := store.Info(ctx, desc.Digest)
+	if err != nil {
+		return err
+	}
+	return stored.Label(ctx, store, info, add)
+}

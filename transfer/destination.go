@@ -1,0 +1,93 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// destination passes on every optional interface of an image store, for those that
+// stand around one: one lost, and unpacking or platform filters would vanish
+// without a word.
+type destination struct{ transfer.ImageStorer }
+
+var (
+	_ transfer.ImageFilterer        = destination{}
+	_ transfer.ImageUnpacker        = destination{}
+	_ transfer.ImagePlatformsGetter = destination{}
+	_ fmt.Stringer                  = destination{}
+)
+
+func (d destination) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
+	if f, ok := d.ImageStorer.(transfer.ImageFilterer); ok {
+		return f.ImageFilter(h, store)
+	}
+	return h
+}
+
+func (d destination) UnpackPlatforms() []transfer.UnpackConfiguration {
+	if u, ok := d.ImageStorer.(transfer.ImageUnpacker); ok {
+		return u.UnpackPlatforms()
+	}
+	return nil
+}
+
+func (d destination) Platforms() []ocispec.Platform {
+	if g, ok := d.ImageStorer.(transfer.ImagePlatformsGetter); ok {
+		return g.Platforms()
+	}
+	return nil
+}
+
+func (d destination) String() string { return fmt.Sprint(d.ImageStorer) }
+
+// attestations are the attestation manifests of an image's indexes, noted before
+// the destination's filter drops them: their platform is unknown/unknown.
+type attestations struct {
+	mu    sync.Mutex
+	noted []ocispec.Descriptor
+}
+
+func (a *attestations) note(h images.HandlerFunc) images.HandlerFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := h(ctx, desc)
+		if err == nil && images.IsIndexType(desc.MediaType) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			for _, child := range children {
+				if isAttestation(child) {
+					a.noted = append(a.noted, child)
+				}
+			}
+		}
+		return children, err
+	}
+}
+
+// of returns those that name the manifest, with their type.
+func (a *attestations) of(manifest digest.Digest) []ocispec.Descriptor {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []ocispec.Descriptor
+	for _, desc := range a.noted {
+		if desc.Annotations["vnd.docker.reference.digest"] == manifest.String() {
+			desc.ArtifactType = policy.TypeBuildKitAttestation
+			out = append(out, desc)
+		}
+	}
+	return out
+}
+
+// isAttestation tells BuildKit's attestation manifests, which lie in the image's
+// index, from the image's own (BuildKit, "Image Attestation Storage").
+func isAttestation(desc ocispec.Descriptor) bool {
+	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
+}
