@@ -26,6 +26,18 @@ const (
 	Ask
 )
 
+func (v Verdict) String() string {
+	switch v {
+	case Skip:
+		return "skip"
+	case Take:
+		return "take"
+	case Ask:
+		return "ask"
+	}
+	return fmt.Sprintf("Verdict(%d)", int(v))
+}
+
 // Decision is a verdict with the reason for it, for people to read.
 type Decision struct {
 	Verdict Verdict

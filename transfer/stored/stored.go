@@ -122,26 +122,34 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 	return out, nil
 }
 
-// Provider returns a content.ReferrersProvider over what is stored, as
-// containerd's archive package takes one.
+// Referrers returns the referrers that are stored with one subject, each whole,
+// sorted by digest; theirs are for another call. Their artifact types and
+// annotations are those of their manifests. A subject that is not stored is an
+// errdefs.ErrNotFound; one without referrers has none.
+func Referrers(ctx context.Context, store Store, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	info, err := store.Info(ctx, subject.Digest)
+	if err != nil {
+		return nil, err
+	}
+	t := &tree{store: store, above: map[digest.Digest]bool{}}
+	referrers, err := t.of(ctx, subject.Digest, info.Labels, 1)
+	var out []ocispec.Descriptor
+	for _, r := range referrers {
+		if Whole(ctx, store, r.Descriptor()) {
+			out = append(out, r.Descriptor())
+		}
+	}
+	return out, err
+}
+
+// Provider returns Referrers as a content.ReferrersProvider, as containerd's
+// archive.WithReferrersProvider and client.WithImportReferrers take one.
 func Provider(store Store) content.ReferrersProvider { return provider{store} }
 
 type provider struct{ store Store }
 
 func (p provider) Referrers(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	info, err := p.store.Info(ctx, desc.Digest)
-	if err != nil {
-		return nil, err
-	}
-	t := &tree{store: p.store, above: map[digest.Digest]bool{}}
-	referrers, err := t.of(ctx, desc.Digest, info.Labels, 1)
-	var out []ocispec.Descriptor
-	for _, r := range referrers {
-		if Whole(ctx, p.store, r.Descriptor()) {
-			out = append(out, r.Descriptor())
-		}
-	}
-	return out, err
+	return Referrers(ctx, p.store, desc)
 }
 
 // subjectsOf returns the image's root and, where that is an index, its manifests.

@@ -149,7 +149,7 @@ func TestDamagedReferrer(t *testing.T) {
 	if err != nil || len(image.Referrers) != 3 {
 		t.Fatalf("%+v, %v", image, err)
 	}
-	whole, err := Provider(s.store).Referrers(s.ctx, root)
+	whole, err := Referrers(s.ctx, s.store, root)
 	if err != nil || len(whole) != 1 || whole[0].Digest != good.Digest {
 		t.Errorf("provided are %+v, %v", whole, err)
 	}
