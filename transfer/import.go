@@ -30,8 +30,8 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 // through it.
 type importStore struct {
 	destination
-	attestations
-	store content.Store
+	attested attestations
+	store    content.Store
 
 	mu       sync.Mutex
 	index    digest.Digest        // of the archive, the first that passes
@@ -42,7 +42,7 @@ type importStore struct {
 
 // ImageFilter implements transfer.ImageFilterer.
 func (d *importStore) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
-	h = d.destination.ImageFilter(d.attestations.note(d.setApart(h)), store)
+	h = d.destination.ImageFilter(d.attested.note(d.setApart(h)), store)
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
 		if err == nil && (images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType)) {
@@ -111,7 +111,7 @@ func (d *importStore) restore(ctx context.Context) error {
 	d.restored = true
 	carried := d.carried
 	for _, subject := range d.walked {
-		for _, a := range d.attestations.of(subject) {
+		for _, a := range d.attested.of(subject) {
 			a.Annotations = map[string]string{images.AnnotationManifestSubject: subject.String()}
 			carried = append(carried, a)
 		}

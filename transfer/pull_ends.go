@@ -47,15 +47,15 @@ func (s *pullSource) String() string { return fmt.Sprint(s.ImageFetcher) }
 // through it and for the moment the image record would be written.
 type pullStore struct {
 	destination
-	p *pull
-	attestations
+	p        *pull
+	attested attestations
 }
 
 // ImageFilter implements transfer.ImageFilterer: the destination's own filter,
 // and behind it, out of its way, the gather, which learns of each manifest as
 // soon as an index names it.
 func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
-	h = d.destination.ImageFilter(d.attestations.note(h), store)
+	h = d.destination.ImageFilter(d.attested.note(h), store)
 	wanted := platforms.All
 	if ps := d.Platforms(); len(ps) > 0 {
 		wanted = platforms.Ordered(ps...)
@@ -66,7 +66,7 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 			for _, child := range children {
 				if (child.Platform == nil || wanted.Match(*child.Platform)) && !isAttestation(child) {
 					d.p.gather.Image(child)
-					for _, a := range d.attestations.of(child.Digest) {
+					for _, a := range d.attested.of(child.Digest) {
 						d.p.gather.Embedded(child.Digest, a)
 					}
 				}
