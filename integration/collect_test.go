@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"path"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // onEverything is what the whole fixture gives a pull of linux/amd64.
@@ -31,7 +29,7 @@ func wantKept(t *testing.T, f *fixture.Fixture, d *daemon.Daemon, image string, 
 	t.Helper()
 	collect(t, d)
 	wantNames(t, f, ls(t, d, image), slices.Clone(want)...)
-	wantReadable(t, d, "default", image)
+	referrerContent(t, d, "default", image)
 	for _, name := range want {
 		wantWhole(t, f, d, path.Base(name))
 	}
@@ -217,7 +215,7 @@ func TestNamespaces(t *testing.T) {
 			collect(t, d)
 			for _, ns := range []string{"pulled", "copied"} {
 				wantNames(t, f, parse(t, ctr(t, d, "-n", ns, "referrers", "ls", "--format", "json", image)), slices.Clone(onEverything)...)
-				wantReadable(t, d, ns, image)
+				referrerContent(t, d, ns, image)
 				ctr(t, d, "-n", ns, "images", "rm", "--sync", image)
 			}
 			for _, ns := range []string{"default", "pulled", "copied"} {
@@ -231,42 +229,4 @@ func TestNamespaces(t *testing.T) {
 			}
 		})
 	}
-}
-
-// wantReadable reads everything that the image's referrers name, and checks it
-// against its digest.
-func wantReadable(t *testing.T, d *daemon.Daemon, namespace, image string) {
-	t.Helper()
-	ctx := namespaces.WithNamespace(testContext(t), namespace)
-	store := d.Client.ContentStore()
-	var read func(rs []stored.Referrer)
-	check := func(ctx context.Context, desc ocispec.Descriptor) {
-		data, err := content.ReadBlob(ctx, store, desc)
-		if err != nil || desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
-			t.Errorf("namespace %s: %s cannot be read: %v", namespace, desc.Digest, err)
-		}
-	}
-	read = func(rs []stored.Referrer) {
-		for _, r := range rs {
-			check(ctx, r.Descriptor())
-			m, err := stored.Manifest(ctx, store, r.Descriptor())
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			for _, b := range m.Blobs {
-				check(ctx, b)
-			}
-			read(r.Referrers)
-		}
-	}
-	img, err := d.Client.ImageService().Get(ctx, image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, err := stored.Read(ctx, store, img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	read(tree.Referrers)
 }
