@@ -236,6 +236,10 @@ func rewritten(t *testing.T, path string, change func(*ocispec.Index), without .
 	return changed
 }
 
+func rewrittenWithout(t *testing.T, path string, dgst digest.Digest) string {
+	return rewritten(t, path, func(*ocispec.Index) {}, dgst)
+}
+
 // What an archive says of its referrers is checked: one that is not whole, lies
 // about its subject, or is nothing that it could be, is left out. The image comes in.
 func TestImportOfReferrersThatLie(t *testing.T) {

@@ -1,0 +1,173 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+// said collects what daemons and commands say.
+type said struct {
+	t     *testing.T
+	f     *fixture.Fixture
+	texts strings.Builder
+}
+
+func (s *said) add(text string) { s.texts.WriteString(strings.ReplaceAll(text, `\"`, `"`) + "\n") }
+
+// ctr runs ctr, whether it succeeds or not.
+func (s *said) ctr(d *daemon.Daemon, args ...string) {
+	stdout, stderr, err := d.CtrAll(testContext(s.t), args...)
+	s.add(fmt.Sprint(stdout, stderr, err))
+}
+
+// pull pulls the whole fixture with a fresh daemon, explains it and lists what is
+// stored.
+func (s *said) pull(config daemon.Config, prepare func(*registry.Registry), flags ...string) *daemon.Daemon {
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	if prepare != nil {
+		prepare(reg)
+	}
+	config.MayFail = true
+	d := startDaemon(s.t, config)
+	image := reg.Host + "/app:v1"
+	s.ctr(d, append(append([]string{"images", "pull", "--platform", "linux/amd64"}, flags...), image)...)
+	s.ctr(d, "referrers", "explain", "--plain-http", "--platform", "linux/amd64", image)
+	s.ctr(d, "referrers", "ls", image)
+	s.add(d.Log())
+	return d
+}
+
+// Every text of docs/troubleshooting.md is what a daemon or a command says.
+func TestTroubleshooting(t *testing.T) {
+	doc, err := os.ReadFile("../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &said{t: t, f: loadFixture(t)}
+	s.configurations()
+	s.failures()
+	s.limits()
+	s.hosts()
+	s.lifetimes()
+
+	all := s.texts.String()
+	headings := regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(doc), -1)
+	if len(headings) < 20 {
+		t.Fatalf("%d texts are documented: the format of the page has changed", len(headings))
+	}
+	for _, h := range headings {
+		pattern := strings.ReplaceAll(regexp.QuoteMeta(h[1]), "…", ".+?")
+		if !regexp.MustCompile(pattern).MatchString(all) {
+			t.Errorf("nothing says: %s", h[1])
+		}
+	}
+}
+
+func (s *said) configurations() {
+	for _, disabled := range [][]string{nil, {daemon.StockService}, {daemon.StockTransfer}} {
+		s.pull(daemon.Config{Disabled: disabled, Plugin: everything}, nil)
+	}
+	for _, plugin := range []string{
+		"max_refs = 3\n", `timeout = "0s"`, `timeout = "30 seconds"`, `max_blob_size = "32 megs"`,
+		strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), rule(`artifact_types = ["signature"]`),
+	} {
+		s.add(startDaemon(s.t, daemon.Config{Disabled: daemon.Active, Plugin: plugin, MayFail: true}).Log())
+	}
+	d := startDaemon(s.t, stock)
+	s.add(fmt.Sprint(clientPull(s.t, d, "127.0.0.1:1/app:v1", &api.Selection{ArtifactTypes: []string{"all"}})))
+}
+
+func (s *said) failures() {
+	forbid := func(r *registry.Registry) { r.Fail(registry.ReferrersFail(http.StatusForbidden)) }
+	s.pull(active(everything), forbid)
+	s.pull(active(rule(`artifact_types = ["all"]`, `on_error = "fail"`)), forbid)
+	s.pull(active(rule(`required = ["application/vnd.example.approval"]`)), nil)
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	d := startDaemon(s.t, active(everything))
+	s.add(fmt.Sprint(clientPull(s.t, d, reg.Host+"/app:v1", &api.Selection{ArtifactTypes: []string{"signature"}})))
+}
+
+func (s *said) limits() {
+	s.pull(active("max_referrers = 1\n"+everything), nil)
+	s.pull(active(`max_blob_size = "1B"`+everything), nil)
+	s.pull(active(`max_total_size = "1KiB"`+everything), nil)
+	s.pull(active(rule(`artifact_types = ["all", "!sboms"]`)), nil)
+	s.pull(active(rule(`artifact_types = ["sboms"]`)), nil)
+	s.pull(active(`timeout = "100ms"`+everything), func(r *registry.Registry) {
+		blob := s.f.Content(fixture.SBOM)[2].String()
+		r.Fail(func(_ http.ResponseWriter, q *http.Request) bool {
+			if strings.HasSuffix(q.URL.Path, blob) {
+				<-q.Context().Done()
+			}
+			return strings.HasSuffix(q.URL.Path, blob)
+		})
+	})
+	s.pull(active(everything), func(r *registry.Registry) { // a listing for another subject
+		r.Fail(func(_ http.ResponseWriter, q *http.Request) bool {
+			q.URL.Path = strings.Replace(q.URL.Path, "/referrers/"+s.f.Get(fixture.Image).Digest.String(), "/referrers/"+s.f.Get(fixture.AMD64).Digest.String(), 1)
+			return false
+		})
+	})
+}
+
+func (s *said) hosts() {
+	for _, hosts := range []string{
+		"server = \"http://%[1]s\"\n[host.\"http://%[2]s\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+		"server = \"http://%[2]s\"\ncapabilities = [\"pull\", \"referrers\"]\n",
+	} {
+		dir := s.t.TempDir()
+		mirror, upstream := startRegistry(s.t, registry.Distribution), startRegistry(s.t, registry.Olareg)
+		wholeFixture(s.f, s.t, mirror)
+		path := filepath.Join(dir, strings.ReplaceAll(upstream.Host, ":", "_")+"_", "hosts.toml")
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, fmt.Appendf(nil, hosts, upstream.Host, mirror.Host), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		d := startDaemon(s.t, active(everything))
+		image := upstream.Host + "/app@" + s.f.Get(fixture.Image).Digest.String()
+		s.ctr(d, "images", "pull", "--platform", "linux/amd64", "--hosts-dir", dir, image)
+		s.add(d.Log())
+	}
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	d := startDaemon(s.t, active(everything+`
+[plugins."io.containerd.cri.v1.images".registry.headers]
+  x-node = ["node-7"]
+`))
+	_, err := criImages(s.t, d).PullImage(testContext(s.t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"}})
+	s.add(fmt.Sprint(err, d.Log()))
+}
+
+func (s *said) lifetimes() {
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	image := reg.Host + "/app:v1"
+	d := startDaemon(s.t, active(everything))
+	pull(s.t, d, image)
+	if err := reg.DeleteManifest(testContext(s.t), "app", s.f.Get(fixture.Notation).Digest); err != nil {
+		s.t.Fatal(err)
+	}
+	pull(s.t, d, image)
+	s.ctr(d, "referrers", "ls", image)
+	archive := filepath.Join(s.t.TempDir(), "image.tar")
+	s.ctr(d, "images", "export", "--platform", "linux/amd64", archive, image)
+	imports := startDaemon(s.t, active(everything))
+	s.ctr(imports, "images", "import", "--platform", "linux/amd64", rewrittenWithout(s.t, archive, s.f.Content(fixture.CosignSignature)[2]))
+	s.add(imports.Log())
+}
