@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -20,6 +21,10 @@ import (
 // becomes a label.
 const maxReferrers = 1000
 
+// maxWarnings is how many of an archive's referrers that are left out are logged
+// one by one.
+const maxWarnings = 10
+
 // Restore ties the referrers that an archive's index carries, each annotated with
 // its subject, to the subjects that came with it, and those to theirs. The content
 // is in the store already, which has verified its digests. It returns how many
@@ -33,7 +38,7 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 		subject := desc.Annotations[images.AnnotationManifestSubject]
 		bySubject[subject] = append(bySubject[subject], desc)
 	}
-	restored := 0
+	restored, left := 0, 0
 	for len(subjects) > 0 {
 		subject := subjects[0]
 		subjects = subjects[1:]
@@ -41,18 +46,23 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 		delete(bySubject, subject.String()) // once; and none is met twice in a circle
 		var whole []digest.Digest
 		for i, desc := range referrers {
-			log := log.G(ctx).WithField("subject", subject).WithField("digest", desc.Digest)
-			if i == maxReferrers {
-				log.Warnf("referrers: not imported: over the limit of %d referrers a subject", maxReferrers)
-				break
-			}
-			if err := keep(ctx, store, subject, desc); errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err) {
-				log.WithError(err).Warn("referrers: not imported")
+			if slices.Contains(whole, desc.Digest) {
 				continue
-			} else if err != nil {
+			}
+			err := fmt.Errorf("over the limit of %d referrers a subject: %w", maxReferrers, errdefs.ErrResourceExhausted)
+			if i < maxReferrers {
+				err = keep(ctx, store, subject, desc)
+			}
+			switch {
+			case err == nil:
+				whole = append(whole, desc.Digest)
+			case errdefs.IsInvalidArgument(err), errdefs.IsNotFound(err), errdefs.IsResourceExhausted(err):
+				if left++; left <= maxWarnings {
+					log.G(ctx).WithError(err).WithField("subject", subject).WithField("digest", desc.Digest).Warn("referrers: not imported")
+				}
+			default:
 				return restored, fmt.Errorf("referrer %s of %s: %w", desc.Digest, subject, err)
 			}
-			whole = append(whole, desc.Digest)
 		}
 		if len(whole) == 0 {
 			continue
@@ -63,8 +73,11 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 		restored += len(whole)
 		subjects = append(subjects, whole...)
 	}
-	for subject, left := range bySubject {
-		log.G(ctx).WithField("subject", subject).WithField("referrers", len(left)).Debug("referrers: not imported: their subject is not")
+	if left > maxWarnings {
+		log.G(ctx).Warnf("referrers: %d more not imported", left-maxWarnings)
+	}
+	for subject, others := range bySubject {
+		log.G(ctx).WithField("subject", subject).WithField("referrers", len(others)).Debug("referrers: not imported: their subject is not")
 	}
 	return restored, nil
 }
@@ -81,9 +94,6 @@ func keep(ctx context.Context, store content.Store, subject digest.Digest, desc 
 		artifactType := m.ArtifactType
 		if artifactType == "" || images.IsConfigType(artifactType) {
 			artifactType = desc.ArtifactType
-		}
-		if len(artifactType) > artifact.MaxTypeLength {
-			return fmt.Errorf("artifact type of %d characters: %w", len(artifactType), errdefs.ErrInvalidArgument)
 		}
 		if artifactType != "" {
 			add[labels.ArtifactType] = artifactType

@@ -277,7 +277,7 @@ func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artif
 		Manifests json.RawMessage `json:"manifests"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s is no manifest: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
 	}
 	if head.MediaType == "" { // optional until OCI image-spec 1.1
 		head.MediaType = ocispec.MediaTypeImageManifest
