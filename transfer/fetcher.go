@@ -30,7 +30,7 @@ const reducedHint = `add "io.containerd.grpc.v1.transfer" to disabled_plugins fo
 
 func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (discovery.Listing, error) {
 	out := discovery.Listing{Subject: subject, Status: discovery.Unknown}
-	answer := discovery.Answer{Host: "containerd's fetcher", Request: "referrers", Status: discovery.Unknown}
+	answer := discovery.Answer{Host: "containerd's fetcher", Via: discovery.ViaFetcher, Request: "referrers", Status: discovery.Unknown}
 	if err := subject.Validate(); err != nil {
 		return out, err
 	}

@@ -45,7 +45,7 @@ func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind Cos
 	request := "tag " + tag
 	var answers []Answer
 	add := func(h *remote.Host, code int, status Status, detail string) {
-		answers = append(answers, Answer{Host: h.Host, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
+		answers = append(answers, Answer{Host: h.Host, Mirror: r.IsMirror(h), Via: ViaCosignTag, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
 	}
 	hosts := r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve)
 	if len(hosts) == 0 {

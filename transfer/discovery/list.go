@@ -55,7 +55,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 	}
 	for _, h := range hosts {
 		r.warnOfCapability(ctx, h)
-		l := &lister{repo: r.Repository, host: h, subject: subject, listing: &out}
+		l := &lister{repo: r.Repository, host: h, subject: subject, via: ViaEndpoint, listing: &out}
 		status := l.list(ctx)
 		if status == Present || status == Truncated {
 			out.Status = status
@@ -111,13 +111,14 @@ type lister struct {
 	repo    *remote.Repository
 	host    *remote.Host
 	subject digest.Digest
+	via     Via
 	listing *Listing // shared by the hosts: what one found, the next need not
 	entries int      // that this host listed and no other before it
 	valid   int      // that this host listed and that can be
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
-	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
+	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Mirror: l.repo.IsMirror(l.host), Via: l.via, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
 	return status
 }
 
@@ -196,6 +197,7 @@ func lacksEndpoint(code int) bool {
 // fallback reads the listing that registries without the endpoint keep under a
 // tag (OCI distribution-spec, "Referrers Tag Schema").
 func (l *lister) fallback(ctx context.Context) Status {
+	l.via = ViaFallbackTag
 	tag := remote.FallbackTag(l.subject)
 	request := "tag " + tag
 	if !l.host.Capabilities.Has(docker.HostCapabilityResolve) {

@@ -63,9 +63,28 @@ type Rejection struct {
 	Reason string
 }
 
+// Via is the way by which a host was asked.
+type Via string
+
+// The ways to ask.
+const (
+	// ViaEndpoint is the referrers endpoint.
+	ViaEndpoint Via = "endpoint"
+	// ViaFallbackTag is the tag that holds the listing where a host has no
+	// such endpoint.
+	ViaFallbackTag Via = "fallback_tag"
+	// ViaCosignTag is a tag of cosign's own.
+	ViaCosignTag Via = "cosign_tag"
+	// ViaFetcher is containerd's own fetcher, which does not say which host
+	// it asked, nor how.
+	ViaFetcher Via = "fetcher"
+)
+
 // Answer is what one request taught.
 type Answer struct {
 	Host    string
+	Mirror  bool   // the host goes by another name than the registry
+	Via     Via    // "" where no host could be asked
 	Request string // "referrers", "page 2", "tag sha256-…"
 	Code    int    // HTTP status; 0 where none came
 	Status  Status // "" where the host cannot tell

@@ -15,10 +15,10 @@ func TestWorse(t *testing.T) {
 
 func TestAnswerString(t *testing.T) {
 	for want, a := range map[string]Answer{
-		"r.test: referrers: present (HTTP 200): 3 listed":   {"r.test", "referrers", 200, Present, "3 listed"},
-		"r.test: referrers (HTTP 404): no such endpoint":    {"r.test", "referrers", 404, "", "no such endpoint"},
-		"r.test: referrers: unknown: no headers within 10s": {"r.test", "referrers", 0, Unknown, "no headers within 10s"},
-		"r.test: tag sha256-00: absent (HTTP 404)":          {"r.test", "tag sha256-00", 404, Absent, ""},
+		"r.test: referrers: present (HTTP 200): 3 listed":   {Host: "r.test", Request: "referrers", Code: 200, Status: Present, Detail: "3 listed"},
+		"r.test: referrers (HTTP 404): no such endpoint":    {Host: "r.test", Request: "referrers", Code: 404, Status: "", Detail: "no such endpoint"},
+		"r.test: referrers: unknown: no headers within 10s": {Host: "r.test", Request: "referrers", Code: 0, Status: Unknown, Detail: "no headers within 10s"},
+		"r.test: tag sha256-00: absent (HTTP 404)":          {Host: "r.test", Request: "tag sha256-00", Code: 404, Status: Absent, Detail: ""},
 	} {
 		if got := a.String(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -33,7 +33,7 @@ type contentKey struct {
 // children brings in what the manifest names.
 func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesting int) error {
 	if len(m.Manifests) > 0 && nesting == artifact.MaxNesting {
-		return fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, artifact.MaxNesting, errdefs.ErrResourceExhausted)
+		return over(LimitManifest, fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, artifact.MaxNesting, errdefs.ErrResourceExhausted))
 	}
 	var eg errgroup.Group
 	for _, desc := range m.Blobs {
@@ -68,13 +68,13 @@ func plain(desc ocispec.Descriptor) ocispec.Descriptor {
 func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*artifact.Manifest, error) {
 	desc := plain(c.Descriptor)
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
-		return nil, err
+		return nil, over(LimitManifest, err)
 	}
 	var m *artifact.Manifest
 	parse := func(data []byte) (map[string]string, error) {
 		var err error
 		if m, err = artifact.Parse(data, desc.MediaType, MaxChildren); err != nil {
-			return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+			return nil, over(LimitManifest, fmt.Errorf("manifest %s: %w", desc.Digest, err))
 		}
 		if judge != nil {
 			if err := judge(m); err != nil {
@@ -149,7 +149,7 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 // blob brings one blob in, once a pull.
 func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 	if err := remote.Check(desc, g.Limits.MaxBlobSize); err != nil {
-		return fmt.Errorf("%w (key max_blob_size)", err)
+		return over(LimitBlobSize, fmt.Errorf("%w (key max_blob_size)", err))
 	}
 	if err := g.reserve(desc); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (g *Gather) reserve(desc ocispec.Descriptor) error {
 		return nil
 	}
 	if desc.Size > g.Limits.MaxTotalSize-g.total {
-		return fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted)
+		return over(LimitTotalSize, fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
 	}
 	g.sized[key] = true
 	g.total += desc.Size

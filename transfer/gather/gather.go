@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -110,6 +111,8 @@ type Gather struct {
 	downloads *semaphore.Weighted
 	source    sourceLabel
 	wg        sync.WaitGroup
+	written   atomic.Int64 // bytes that came into the store
+	unasked   atomic.Int64 // manifests of the image over the limit of subjects
 
 	mu       sync.Mutex
 	closed   bool
@@ -147,6 +150,7 @@ func New(ctx context.Context, config Config) *Gather {
 // asked about once; other descriptors are passed over.
 func (g *Gather) Image(desc ocispec.Descriptor) {
 	if !g.add(desc, g.Selection.Depth(), true) {
+		g.unasked.Add(1)
 		log.G(g.ctx).WithField("image", g.Name).WithField("subject", desc.Digest).
 			Warnf("referrers: not asked for: over the limit of %d subjects a pull", maxSubjects)
 	}
@@ -208,9 +212,11 @@ func (g *Gather) Wait(ctx context.Context) *Outcome {
 	}()
 	timer := time.NewTimer(g.Limits.Timeout)
 	defer timer.Stop()
+	timedOut := false
 	select {
 	case <-done:
 	case <-timer.C:
+		timedOut = true
 		g.cancel(fmt.Errorf("not in within %s after the image itself (key timeout)", g.Limits.Timeout))
 	case <-ctx.Done():
 		g.cancel(context.Cause(ctx))
@@ -218,7 +224,9 @@ func (g *Gather) Wait(ctx context.Context) *Outcome {
 	<-done
 	g.close()
 	g.cancel(errClosed)
-	return g.settle()
+	out := g.settle()
+	out.TimedOut = timedOut
+	return out
 }
 
 // Close ends all work. It may be called at any time, and more than once.

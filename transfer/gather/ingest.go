@@ -67,6 +67,7 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", desc.Digest, err)
 	}
+	g.written.Add(desc.Size)
 	return nil
 }
 

@@ -24,6 +24,14 @@ import (
 // Outcome is what a pull learnt of its referrers.
 type Outcome struct {
 	Subjects []Subject
+	// Bytes are those of the manifests and blobs that were written to the
+	// store; what was there already does not count.
+	Bytes int64
+	// TimedOut says that the limit of time ended the gather.
+	TimedOut bool
+	// Unasked is how many manifests of the image were not asked about, as one
+	// pull has a limit of subjects.
+	Unasked int
 }
 
 // Subject is what is known of one subject.
@@ -57,6 +65,11 @@ type Left struct {
 	Digest       digest.Digest
 	ArtifactType string
 	Reason       string
+	// Status is what it made of the subject's: unknown, truncated, or "" for
+	// what does not matter to it.
+	Status discovery.Status
+	// Limit is the limit that refused it, "" where none did.
+	Limit Limit
 }
 
 func (l Left) String() string {
@@ -66,9 +79,29 @@ func (l Left) String() string {
 	return fmt.Sprintf("%s: %s", l.Digest, l.Reason)
 }
 
+// Doubts says in a line each what made the status unknown or truncated: answers of
+// hosts, and referrers that could not be taken. Why has all the rest as well.
+func (s Subject) Doubts() []string {
+	doubt := func(status discovery.Status) bool {
+		return status == discovery.Unknown || status == discovery.Truncated
+	}
+	var out []string
+	for _, a := range s.Answers {
+		if doubt(a.Status) {
+			out = append(out, a.String())
+		}
+	}
+	for _, l := range s.Left {
+		if doubt(l.Status) {
+			out = append(out, l.String())
+		}
+	}
+	return out
+}
+
 // settle builds the outcome.
 func (g *Gather) settle() *Outcome {
-	out := &Outcome{}
+	out := &Outcome{Bytes: g.written.Load(), Unasked: int(g.unasked.Load())}
 	for _, s := range g.subjects {
 		// Where a tag of cosign's turns out to name a part of the image, which
 		// came later, labels would run in circles.

@@ -66,7 +66,11 @@ func (g *Gather) discover(s *subject) {
 		if g.decide(r.Descriptor).Verdict == policy.Skip {
 			status = ""
 		}
-		s.note(status, Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason})
+		left := Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason}
+		if status == discovery.Truncated {
+			left.Limit = LimitManifest
+		}
+		s.note(status, left)
 	}
 	candidates := g.choose(s, listing)
 	var listed sync.WaitGroup
@@ -126,7 +130,7 @@ func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []ca
 	*count += n
 	g.mu.Unlock()
 	for _, c := range candidates[n:] {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType,
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Limit: LimitPull,
 			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
 	}
 	return candidates[:n]
@@ -141,7 +145,7 @@ func (s *subject) hasRoom() bool {
 }
 
 func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
-	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType,
+	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Limit: LimitReferrers,
 		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 
@@ -149,7 +153,7 @@ func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
 func (s *subject) note(status discovery.Status, left Left) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left.Reason = discovery.Shorten(left.Reason)
+	left.Reason, left.Status = discovery.Shorten(left.Reason), status
 	s.left = append(s.left, left)
 	if !s.listed {
 		s.base = s.base.Worse(status)

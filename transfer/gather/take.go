@@ -30,7 +30,7 @@ func (g *Gather) take(s *subject, c candidate) {
 		s.note("", Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: drop.reason})
 		return
 	case errdefs.IsResourceExhausted(err):
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error()})
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error(), Limit: limitOf(err)})
 		return
 	default:
 		if cause := context.Cause(g.ctx); cause != nil {
@@ -50,7 +50,7 @@ func (g *Gather) take(s *subject, c candidate) {
 	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
 		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
 	if s.depth > 1 && !g.add(ocispec.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, s.depth-1, false) {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType,
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Limit: LimitSubjects,
 			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
 	}
 }
@@ -82,7 +82,7 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 			return dropped{reason}
 		}
 		if c.ask && !s.hasRoom() {
-			return fmt.Errorf("%s: %w", g.overLimit(c.Descriptor).Reason, errdefs.ErrResourceExhausted)
+			return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor).Reason, errdefs.ErrResourceExhausted))
 		}
 		return nil
 	})
