@@ -24,6 +24,7 @@
 //	transfer/stored     reading an image's referrers back from the store
 //	transfer/archive    exporting images with their referrers
 //	transfer/explain    what a pull would take, and why
+//	transfer/metrics    counting what pulls did
 package referrers
 
 import (
@@ -39,6 +40,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"github.com/prometheus/client_golang/prometheus"
 
 	// The stock plugins must be registered, and so initialized, before these:
 	// whether they are there tells whether they are enabled.
@@ -46,6 +48,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer"
+	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/service"
 )
@@ -116,6 +119,11 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The endpoint of containerd's own metrics serves this registry.
+	counted, err := metrics.Register(prometheus.DefaultRegisterer)
+	if err != nil {
+		return nil, err
+	}
 	return transfer.New(transfer.Config{
 		Local:  local,
 		Store:  m.(*metadata.DB).ContentStore(),
@@ -127,6 +135,7 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		// looked for when the first pull comes.
 		Complete: func() bool { return !enabled(ic, plugins.GRPCPlugin, stockServiceID) },
 		Export:   config.Export,
+		Metrics:  counted,
 	}), nil
 }
 

@@ -9,10 +9,11 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
@@ -37,10 +38,13 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 
 	p, err := t.newPull(ctx, src, progress)
 	if err != nil {
+		t.Metrics.Pull(metrics.Failed)
 		return err
 	}
 	defer p.close()
-	return t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
+	err = t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
+	t.Metrics.Pull(p.ended(err))
+	return err
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
@@ -88,8 +92,11 @@ type pull struct {
 
 	// Set once the image is resolved; gather is nil where nothing is wanted.
 	name      string
+	root      digest.Digest
 	selection *policy.Selection
 	gather    *gather.Gather
+
+	outcome metrics.Outcome // "" until the referrers are in
 }
 
 // start begins to gather. The context is that of the wrapped service's pull.
@@ -98,7 +105,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 	if err != nil {
 		return err
 	}
-	p.name = name
+	p.name, p.root = name, root.Digest
 	if p.selection, err = p.t.Policy.Select(spec.Locator, p.clientTypes); err != nil {
 		return err
 	}
@@ -126,7 +133,11 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 
 func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
 	if s, ok := p.src.(*source.Source); ok {
-		return s.Registry()
+		r, err := s.Registry()
+		if err == nil {
+			r.OnRequest(p.t.Metrics.Request)
+		}
+		return r, err
 	}
 	f, err := p.src.Fetcher(ctx, p.name)
 	if err != nil {
@@ -144,12 +155,14 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	}
 	began := time.Now()
 	outcome := p.gather.Wait(ctx)
+	waited := time.Since(began)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.log(ctx, outcome, time.Since(began))
-	if err := outcome.Enforce(p.name, p.selection); err != nil {
-		return err
+	refused := outcome.Enforce(p.name, p.selection)
+	p.report(ctx, outcome, waited, refused)
+	if refused != nil {
+		return refused
 	}
 	if err := p.gather.Tie(ctx, outcome, target); err != nil {
 		err = fmt.Errorf("referrers of %s could not be kept: %w", p.name, err)
@@ -157,37 +170,9 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 			return err
 		}
 		log.G(ctx).WithError(err).Warn("referrers: the image goes on without")
+		p.outcome = metrics.Unkept
 	}
 	return nil
-}
-
-// log writes one line a pull, and one for every subject of the image that is not
-// known in full.
-func (p *pull) log(ctx context.Context, outcome *gather.Outcome, waited time.Duration) {
-	status, taken := discovery.Status(""), 0
-	for _, s := range outcome.Subjects {
-		taken += len(s.Taken)
-		if s.Image {
-			status = status.Worse(s.Status)
-		}
-		if s.Status != discovery.Unknown && s.Status != discovery.Truncated {
-			continue
-		}
-		level := log.DebugLevel // of a hundred referrers' referrers
-		if s.Image {
-			level = log.WarnLevel
-		}
-		log.G(ctx).WithField("image", p.name).WithField("subject", s.Digest).WithField("status", s.Status).
-			Logf(level, "referrers: %s", s.Why)
-	}
-	log.G(ctx).WithFields(log.Fields{
-		"image":     p.name,
-		"status":    status,
-		"subjects":  len(outcome.Subjects),
-		"taken":     taken,
-		"waited":    waited.Round(time.Millisecond),
-		"selection": p.selection.Origin(),
-	}).Info("referrers: gathered")
 }
 
 func (p *pull) close() {

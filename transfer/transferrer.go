@@ -19,6 +19,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -39,6 +40,8 @@ type Config struct {
 	Complete func() bool
 	// Export carries referrers in archives.
 	Export bool
+	// Metrics counts what pulls do; nil counts nothing.
+	Metrics *metrics.Metrics
 }
 
 // Transferrer is a transfer.Transferrer whose pulls bring the image's referrers.

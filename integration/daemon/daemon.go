@@ -41,6 +41,10 @@ type Config struct {
 	// Whole is a configuration that stands in for Disabled and Plugin; where
 	// the daemon lives is added to it.
 	Whole string
+	// Extra is TOML outside of the plugin's table.
+	Extra string
+	// Env is added to the daemon's environment, "KEY=value".
+	Env []string
 	// Version is that of the configuration; 0 means 4.
 	Version int
 	// MayFail lets plugins fail to load.
@@ -156,7 +160,7 @@ imports = []
 %s
 %s
 `, version, filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), strings.Join(quoted, ", "),
-		d.config.Plugin, d.sockets())
+		d.config.Plugin, d.sockets()+d.config.Extra)
 }
 
 func (d *Daemon) sockets() string {
@@ -179,6 +183,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.cmd = exec.Command(d.config.Binary, "--config", d.configPath(), "--log-level", "debug")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Dir = d.Dir
+	d.cmd.Env = append(os.Environ(), d.config.Env...)
 	// A test that is killed takes its daemon with it.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := d.cmd.Start(); err != nil {

@@ -66,6 +66,8 @@ type Repository struct {
 	hosts  []*Host
 	header http.Header
 	limits Limits
+
+	onRequest func(Operation, int)
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.

@@ -147,6 +147,7 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 	}
 	resp, err := client.Do(req.WithContext(ctx))
 	limit.Stop()
+	r.observe(u, resp)
 	timeout := context.Cause(ctx)
 	if err == nil && timeout == nil {
 		resp.Body = &body{ReadCloser: resp.Body, cancel: cancel, ctx: ctx}

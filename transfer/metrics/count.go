@@ -1,0 +1,110 @@
+package metrics
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// Outcome is what became of a pull.
+type Outcome string
+
+// The outcomes. The first four are of pulls that went on: the worst status among
+// the image's own subjects.
+const (
+	Present   = Outcome(discovery.Present)
+	Absent    = Outcome(discovery.Absent)
+	Unknown   = Outcome(discovery.Unknown)
+	Truncated = Outcome(discovery.Truncated)
+	// Unselected is a pull that went on and of whose repository no rule takes
+	// anything.
+	Unselected Outcome = "unselected"
+	// Unkept is a pull that went on, but the store failed to keep the
+	// referrers.
+	Unkept Outcome = "unkept"
+	// Refused is a pull that a rule refused.
+	Refused Outcome = "refused"
+	// Failed is a pull that failed for any other reason, or was cancelled.
+	Failed Outcome = "failed"
+)
+
+// Outcomes are all of them.
+var Outcomes = []Outcome{Present, Absent, Unknown, Truncated, Unselected, Unkept, Refused, Failed}
+
+const (
+	hostRegistry = "registry"
+	hostMirror   = "mirror"
+	hostUntold   = "untold" // containerd's own fetcher does not say
+
+	otherSet = "other"
+	noCode   = "none"
+)
+
+// Pull counts a pull that has ended.
+func (m *Metrics) Pull(o Outcome) {
+	if m == nil {
+		return
+	}
+	m.pulls.WithLabelValues(string(o)).Inc()
+}
+
+// Gathered counts what a pull's gather brought, and how long the pull waited for
+// it once the image was complete.
+func (m *Metrics) Gathered(out *gather.Outcome, waited time.Duration) {
+	if m == nil {
+		return
+	}
+	m.wait.Observe(waited.Seconds())
+	m.bytes.Add(float64(out.Bytes))
+	for limit, n := range out.Refusals() {
+		m.refusals.WithLabelValues(string(limit)).Add(float64(n))
+	}
+	for _, s := range out.Subjects {
+		for _, a := range s.Answers {
+			if a.Via != "" && a.Status != "" { // else no host was asked, or it could not tell
+				m.listings.WithLabelValues(string(a.Status), hostKind(a), string(a.Via)).Inc()
+			}
+		}
+		for _, t := range s.Taken {
+			m.taken.WithLabelValues(setOf(t)).Inc()
+		}
+	}
+}
+
+// Request counts one attempt at a request; code 0 says that none came.
+func (m *Metrics) Request(op remote.Operation, code int) {
+	if m == nil {
+		return
+	}
+	m.requests.WithLabelValues(string(op), codeClass(code)).Inc()
+}
+
+func hostKind(a discovery.Answer) string {
+	switch {
+	case a.Via == discovery.ViaFetcher:
+		return hostUntold
+	case a.Mirror:
+		return hostMirror
+	}
+	return hostRegistry
+}
+
+func setOf(t gather.Taken) string {
+	if set := policy.SetOf(policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations}); set != "" {
+		return set
+	}
+	return otherSet
+}
+
+// codeClass is bounded whatever a host sends: Go's client lets codes up to 999
+// through.
+func codeClass(code int) string {
+	if code < 200 || code > 599 {
+		return noCode
+	}
+	return fmt.Sprintf("%dxx", code/100)
+}

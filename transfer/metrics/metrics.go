@@ -1,0 +1,117 @@
+// Package metrics counts what pulls do, for the endpoint on which containerd
+// shows its own metrics.
+//
+// Every label has a fixed set of values, all of which are there from the start:
+// nothing that comes from the network or from a user's image becomes one. What
+// each metric means is written in docs/metrics.md.
+package metrics
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// Metrics are the instruments. A nil one counts nothing. It is safe for
+// concurrent use.
+type Metrics struct {
+	pulls    *prometheus.CounterVec
+	listings *prometheus.CounterVec
+	taken    *prometheus.CounterVec
+	bytes    prometheus.Counter
+	wait     prometheus.Histogram
+	requests *prometheus.CounterVec
+	refusals *prometheus.CounterVec
+}
+
+var _ prometheus.Collector = (*Metrics)(nil)
+
+// waitBuckets are in seconds. The default of the key timeout is 30.
+var waitBuckets = []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+// New returns instruments that stand at zero.
+func New() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "transfer", Subsystem: "referrers", Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		pulls:    counter("pulls_total", "Pulls, by their outcome.", "outcome"),
+		listings: counter("listings_total", "Answers of hosts to what refers to a subject, by status, kind of host and way of asking.", "status", "host", "via"),
+		taken:    counter("taken_total", "Referrers that were taken, by the set of their artifact type.", "set"),
+		requests: counter("requests_total", "Requests to registry hosts, by operation and class of the HTTP status.", "operation", "code"),
+		refusals: counter("refusals_total", "What a limit refused or cut, by limit.", "limit"),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "transfer", Subsystem: "referrers", Name: "taken_bytes_total",
+			Help: "Bytes of referrers that were written to the content store."}),
+		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "wait_seconds",
+			Help: "Seconds that a pull waited for referrers once the image itself was complete.", Buckets: waitBuckets}),
+	}
+	m.zero()
+	return m
+}
+
+// Register registers instruments, or returns those that are registered already: a
+// plugin may be initialized again in one process. Another error says that the
+// names are taken.
+func Register(r prometheus.Registerer) (*Metrics, error) {
+	m := New()
+	err := r.Register(m)
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		if m, ok := already.ExistingCollector.(*Metrics); ok {
+			return m, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return m, nil
+}
+
+// zero makes every series, so that a rate has a value from the first event on.
+func (m *Metrics) zero() {
+	for _, o := range Outcomes {
+		m.pulls.WithLabelValues(string(o))
+	}
+	for _, s := range []discovery.Status{discovery.Present, discovery.Absent, discovery.Unknown, discovery.Truncated} {
+		for _, via := range []discovery.Via{discovery.ViaEndpoint, discovery.ViaFallbackTag, discovery.ViaCosignTag} {
+			m.listings.WithLabelValues(string(s), hostRegistry, string(via))
+			m.listings.WithLabelValues(string(s), hostMirror, string(via))
+		}
+	}
+	m.listings.WithLabelValues(string(discovery.Unknown), hostUntold, string(discovery.ViaFetcher))
+	for _, s := range []string{policy.SetSignatures, policy.SetAttestations, policy.SetSBOMs, otherSet} {
+		m.taken.WithLabelValues(s)
+	}
+	for _, op := range remote.Operations {
+		for _, c := range []string{"2xx", "3xx", "4xx", "5xx", noCode} {
+			m.requests.WithLabelValues(string(op), c)
+		}
+	}
+	for _, l := range gather.AllLimits {
+		m.refusals.WithLabelValues(string(l))
+	}
+}
+
+func (m *Metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(ch)
+	}
+}
