@@ -40,7 +40,9 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 		s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Reason: context.Cause(g.ctx).Error()})
 		return
 	}
-	found, answers := g.Registry.CosignTag(g.ctx, s.desc.Digest, kind)
+	ctx, span := g.cosignSpan(s, kind)
+	found, answers := g.Registry.CosignTag(ctx, s.desc.Digest, kind)
+	endCosign(span, answers)
 	g.listings.Release(1)
 	s.add(answers)
 	s.mu.Lock()

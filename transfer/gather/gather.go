@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/pkg/tracing"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -111,6 +112,7 @@ type Gather struct {
 	downloads *semaphore.Weighted
 	source    sourceLabel
 	wg        sync.WaitGroup
+	span      *tracing.Span
 	written   atomic.Int64 // bytes that came into the store
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
 
@@ -132,11 +134,13 @@ var errClosed = errors.New("the pull ended")
 // get end with their level).
 func New(ctx context.Context, config Config) *Gather {
 	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, span := gatherSpan(ctx, config.Name)
 	n := int64(config.Limits.MaxConcurrentDownloads)
 	return &Gather{
 		Config:    config,
 		ctx:       ctx,
 		cancel:    cancel,
+		span:      span,
 		listings:  semaphore.NewWeighted(n),
 		downloads: semaphore.NewWeighted(n),
 		source:    newSourceLabel(config.Name),
@@ -226,6 +230,7 @@ func (g *Gather) Wait(ctx context.Context) *Outcome {
 	g.cancel(errClosed)
 	out := g.settle()
 	out.TimedOut = timedOut
+	endGather(g.span, out)
 	return out
 }
 
@@ -234,6 +239,8 @@ func (g *Gather) Close() {
 	g.cancel(errClosed)
 	g.close()
 	g.wg.Wait()
+	g.span.SetStatus(errClosed) // of one that was not waited for; else it has ended
+	g.span.End()
 }
 
 func (g *Gather) close() {

@@ -89,7 +89,9 @@ func (g *Gather) list(s *subject) (discovery.Listing, error) {
 		return discovery.Listing{}, context.Cause(g.ctx)
 	}
 	defer g.listings.Release(1)
-	listing, err := g.Registry.List(g.ctx, s.desc.Digest)
+	ctx, span := g.listSpan(s)
+	listing, err := g.Registry.List(ctx, s.desc.Digest)
+	endListing(span, listing, err)
 	if cause := context.Cause(g.ctx); err == nil && cause != nil && listing.Status == discovery.Unknown {
 		err = cause
 	}

@@ -22,7 +22,9 @@ func (g *Gather) take(s *subject, c candidate) {
 	if !s.first(c.Digest) {
 		return
 	}
+	span := g.takeSpan(s, c)
 	m, reason, err := g.bring(s, c)
+	endTake(span, m, err)
 	var drop dropped
 	switch {
 	case err == nil:

@@ -1,0 +1,122 @@
+package gather
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/containerd/containerd/v2/pkg/tracing"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// The spans of a pull's referrers: one for the gather, beneath the span of the
+// pull, and beneath it one for each listing, each tag of cosign's that was asked
+// for and each referrer. What strangers wrote is cut before it becomes an
+// attribute. Where containerd does not trace they cost next to nothing.
+
+func startSpan(ctx context.Context, operation string, opts ...tracing.SpanOpt) (context.Context, *tracing.Span) {
+	return tracing.StartSpan(ctx, tracing.Name("transfer", "referrers", operation), opts...)
+}
+
+// endSpan ends a span. An error's text may be long and a stranger's.
+func endSpan(span *tracing.Span, err error) {
+	if err != nil {
+		err = errors.New(discovery.Shorten(err.Error()))
+	}
+	span.SetStatus(err)
+	span.End()
+}
+
+func gatherSpan(ctx context.Context, image string) (context.Context, *tracing.Span) {
+	return startSpan(ctx, "Gather", tracing.WithAttribute("image.ref", image))
+}
+
+func endGather(span *tracing.Span, out *Outcome) {
+	taken := 0
+	var err error
+	for _, s := range out.Subjects {
+		taken += len(s.Taken)
+		if s.Status == discovery.Unknown && err == nil {
+			err = errors.New(s.Digest.String() + ": " + strings.Join(s.Doubts(), "; "))
+		}
+	}
+	span.SetAttributes(
+		tracing.Attribute("referrers.subjects", len(out.Subjects)),
+		tracing.Attribute("referrers.taken", taken),
+		tracing.Attribute("referrers.bytes", out.Bytes))
+	endSpan(span, err)
+}
+
+func (g *Gather) listSpan(s *subject) (context.Context, *tracing.Span) {
+	return startSpan(g.ctx, "List", subjectAttribute(s))
+}
+
+func endListing(span *tracing.Span, listing discovery.Listing, err error) {
+	span.SetAttributes(
+		tracing.Attribute("referrers.status", string(listing.Status)),
+		tracing.Attribute("referrers.listed", len(listing.Referrers)),
+		tracing.Attribute("referrers.rejected", len(listing.Rejected)))
+	if err == nil && listing.Status == discovery.Unknown {
+		err = unknown(listing.Answers)
+	}
+	endSpan(span, err)
+}
+
+func (g *Gather) cosignSpan(s *subject, kind discovery.CosignKind) (context.Context, *tracing.Span) {
+	return startSpan(g.ctx, "CosignTag", subjectAttribute(s), tracing.WithAttribute("referrers.tag_suffix", kind.Suffix))
+}
+
+func endCosign(span *tracing.Span, answers []discovery.Answer) {
+	// Where a host had the tag, those before it missed nothing.
+	status := discovery.Present
+	if len(answers) == 0 || answers[len(answers)-1].Status != discovery.Present {
+		status = ""
+		for _, a := range answers {
+			status = status.Worse(a.Status)
+		}
+	}
+	span.SetAttributes(tracing.Attribute("referrers.status", string(status)))
+	var err error
+	if status == discovery.Unknown {
+		err = unknown(answers)
+	}
+	endSpan(span, err)
+}
+
+// takeSpan starts the span of a referrer: of its manifest and all that it names.
+func (g *Gather) takeSpan(s *subject, c candidate) *tracing.Span {
+	_, span := startSpan(g.ctx, "Take", subjectAttribute(s),
+		tracing.WithAttribute("referrers.digest", discovery.Shorten(c.Digest.String())))
+	return span
+}
+
+// endTake ends it. A referrer that was dropped is none that failed.
+func endTake(span *tracing.Span, m *artifact.Manifest, err error) {
+	if m != nil {
+		span.SetAttributes(tracing.Attribute("referrers.set", policy.SetOf(m.Referrer())))
+	}
+	var drop dropped
+	if errors.As(err, &drop) {
+		span.SetAttributes(tracing.Attribute("referrers.left", discovery.Shorten(drop.reason)))
+		err = nil
+	}
+	endSpan(span, err)
+}
+
+func subjectAttribute(s *subject) tracing.SpanOpt {
+	return tracing.WithAttribute("referrers.subject", discovery.Shorten(s.desc.Digest.String()))
+}
+
+// unknown is an error that says why it is not known what hosts have.
+func unknown(answers []discovery.Answer) error {
+	var parts []string
+	for _, a := range answers {
+		if a.Status == discovery.Unknown {
+			parts = append(parts, a.String())
+		}
+	}
+	return errors.New(strings.Join(parts, "; "))
+}
