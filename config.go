@@ -37,8 +37,8 @@ type Config struct {
 	CosignTags gather.CosignTags `toml:"cosign_tags"`
 	// Export carries referrers in archives. Default true.
 	Export bool `toml:"export"`
-	// Push carries referrers on push. Only false, the default, is supported
-	// so far.
+	// Push carries referrers on every push. Default false: then a push carries
+	// them where its client selects them.
 	Push bool `toml:"push"`
 	// Rules are the policy; the first whose repositories match decides. None
 	// at all stand for one that takes signatures and attestations from
@@ -91,7 +91,6 @@ func parseConfig(table map[string]any) (*Config, error) {
 		{"max_total_size", c.MaxTotalSize > 0, `a size above zero, such as "128MiB"`},
 		{"max_concurrent_downloads", c.MaxConcurrentDownloads > 0, "a number above zero, such as 3"},
 		{"cosign_tags", slices.Contains([]gather.CosignTags{gather.CosignAuto, gather.CosignAlways, gather.CosignNever}, c.CosignTags), `"auto", "always" or "never"`},
-		{"push", !c.Push, "false; this version carries no referrers on push yet"},
 	} {
 		if !check.ok {
 			return nil, badValue(check.key, table[check.key], check.how)

@@ -70,6 +70,7 @@ func TestParseConfig(t *testing.T) {
 	t.Parallel()
 	c, err := load(t, `
 timeout = "1m30s"
+push = true
 max_referrers = 7
 max_blob_size = "1GiB"
 max_total_size = "1536 KiB"
@@ -98,7 +99,7 @@ repositories = ["**"]
 	if c.limits() != limits {
 		t.Errorf("limits %+v, want %+v", c.limits(), limits)
 	}
-	if c.CosignTags != gather.CosignNever || c.Export || c.Local["max_concurrent_downloads"] != int64(9) {
+	if c.CosignTags != gather.CosignNever || c.Export || !c.Push || c.Local["max_concurrent_downloads"] != int64(9) {
 		t.Errorf("parsed %+v", c)
 	}
 	p, err := policy.New(c.Rules)
@@ -135,7 +136,6 @@ func TestConfigRejects(t *testing.T) {
 		{"no downloads", `max_concurrent_downloads = 0`, "max_concurrent_downloads = 0", "a number above zero, such as 3"},
 		{"unknown cosign_tags", `cosign_tags = "sometimes"`, `cosign_tags = "sometimes"`, `"auto", "always" or "never"`},
 		{"empty cosign_tags", `cosign_tags = ""`, `cosign_tags = ""`, `"auto", "always" or "never"`},
-		{"push", `push = true`, "push = true", "write false"},
 
 		{"unknown key", `timout = "5s"`, "unknown key timout", "check its spelling"},
 		{"unknown keys", "timout = \"5s\"\nmax_size = 1", "unknown key max_size, timout", "docs/configuration.md"},

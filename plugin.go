@@ -25,6 +25,7 @@
 //	transfer/archive    exporting images with their referrers
 //	transfer/explain    what a pull would take, and why
 //	transfer/metrics    counting what pulls did
+//	transfer/push       carrying stored referrers after a pushed image
 package referrers
 
 import (
@@ -136,6 +137,7 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		Complete: func() bool { return !enabled(ic, plugins.GRPCPlugin, stockServiceID) },
 		Export:   config.Export,
 		Metrics:  counted,
+		Push:     config.Push,
 	}), nil
 }
 

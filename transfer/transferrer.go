@@ -1,5 +1,5 @@
 // Package transfer wraps containerd's local transfer service and makes its pulls
-// referrers-aware. One file holds one operation; what it does not change goes to
+// and pushes referrers-aware. One file holds one operation; what it does not change goes to
 // the wrapped service as it came.
 //
 // A pull meets the packages below in this order: source (the image in its
@@ -42,9 +42,13 @@ type Config struct {
 	Export bool
 	// Metrics counts what pulls do; nil counts nothing.
 	Metrics *metrics.Metrics
+	// Push carries referrers on every push; without it, on those whose client
+	// selects them.
+	Push bool
 }
 
-// Transferrer is a transfer.Transferrer whose pulls bring the image's referrers.
+// Transferrer is a transfer.Transferrer whose pulls bring the image's referrers and
+// whose pushes carry them.
 type Transferrer struct {
 	Config
 }
@@ -71,6 +75,8 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 			if t.Export {
 				dst = d.WithReferrers()
 			}
+		case transfer.ImagePusher:
+			return t.push(ctx, s, d, opts...)
 		}
 	case transfer.ImageImporter:
 		if d, ok := dst.(transfer.ImageStorer); ok {

@@ -190,16 +190,19 @@ func Verify(data []byte, desc ocispec.Descriptor) error {
 
 // statusError names the request without its secrets.
 func statusError(u *url.URL, code int) error {
-	err := fmt.Errorf("GET %s: %d %s", redact(u), code, http.StatusText(code))
+	return fmt.Errorf("GET %s: %d %s: %w", redact(u), code, http.StatusText(code), statusKind(code))
+}
+
+func statusKind(code int) error {
 	switch code {
 	case http.StatusNotFound:
-		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+		return errdefs.ErrNotFound
 	case http.StatusUnauthorized:
-		return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
+		return errdefs.ErrUnauthenticated
 	case http.StatusForbidden:
-		return fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
+		return errdefs.ErrPermissionDenied
 	default:
-		return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+		return errdefs.ErrUnavailable
 	}
 }
 

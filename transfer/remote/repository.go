@@ -1,5 +1,5 @@
 // Package remote reads from one repository at its registry hosts, and trusts
-// nothing that it reads.
+// nothing that it reads. It writes manifests as well, for a push.
 //
 // A [Repository] is made for one pull from the hosts that containerd configured
 // for it (hosts.toml, mirrors, credentials); requests go through those hosts'
@@ -68,6 +68,7 @@ type Repository struct {
 	limits Limits
 
 	onRequest func(Operation, int)
+	push      bool // requests ask for a token that may push
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.

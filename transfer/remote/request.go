@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,16 +39,30 @@ func (r *Repository) URL(h *Host, elem ...string) *url.URL {
 	return u
 }
 
-// get makes the request and hands its answer, of whatever status, to use. It does
+// request is what is asked of a host. All of them can be made again without harm.
+type request struct {
+	method      string
+	url         *url.URL
+	accept      string
+	contentType string // of the body
+	body        []byte // nil sends none
+}
+
+// get reads an address, see perform.
+func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string, use func(*http.Response) error) error {
+	return r.perform(ctx, h, request{method: http.MethodGet, url: u, accept: accept}, use)
+}
+
+// perform makes the request and hands its answer, of whatever status, to use. It does
 // so again where it failed in passing: on broken connections, while use reads as
 // well, and on 408, 429 and 5xx that a later attempt may not give. A host that
-// does not answer in time is not asked again: the pull waits for it.
-func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string, use func(*http.Response) error) error {
+// does not answer in time is not asked again: the transfer waits for it.
+func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*http.Response) error) error {
 	for attempt := 1; ; attempt++ {
 		if err := h.Down(); err != nil {
 			return err
 		}
-		resp, err := r.authorized(ctx, h, u, accept)
+		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
 		wait := r.wait(attempt, resp)
 		switch {
@@ -65,7 +80,7 @@ func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string
 		case last || !broken(err):
 			return err
 		}
-		log.G(ctx).WithError(err).WithField("url", redact(u)).WithField("attempt", attempt).
+		log.G(ctx).WithError(err).WithField("url", redact(q.url)).WithField("attempt", attempt).
 			WithField("wait", wait).Debug("referrers: request failed for now, trying again")
 		if err := sleep(ctx, wait); err != nil {
 			return err
@@ -86,14 +101,14 @@ func sleep(ctx context.Context, wait time.Duration) error {
 
 // authorized makes one attempt, and answers a challenge once: a 401 may be the
 // first of a pull, or come from a token that ran out half way.
-func (r *Repository) authorized(ctx context.Context, h *Host, u *url.URL, accept string) (*http.Response, error) {
-	ctx, err := docker.ContextWithRepositoryScope(ctx, r.spec, false)
+func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.Response, error) {
+	ctx, err := docker.ContextWithRepositoryScope(ctx, r.spec, r.push)
 	if err != nil {
 		return nil, err
 	}
 	var answers []*http.Response
 	for {
-		resp, err := r.do(ctx, h, u, accept)
+		resp, err := r.do(ctx, h, q)
 		if err != nil {
 			return nil, err
 		}
@@ -115,16 +130,28 @@ func (r *Repository) authorized(ctx context.Context, h *Host, u *url.URL, accept
 // do makes one attempt with the token that is there. A host that fails to answer
 // is marked; one that redirects to storage that fails is not, and neither is one
 // whose token service fails.
-func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string) (*http.Response, error) {
-	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
+func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response, error) {
+	req, err := http.NewRequest(q.method, q.url.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+	if q.body != nil {
+		req.ContentLength = int64(len(q.body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(q.body)), nil }
+		if req.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
 	}
 	req.Header = r.header.Clone()
 	for key, values := range h.Header {
 		req.Header[key] = append(req.Header[key], values...)
 	}
-	req.Header.Set("Accept", accept)
+	if q.accept != "" {
+		req.Header.Set("Accept", q.accept)
+	}
+	if q.contentType != "" {
+		req.Header.Set("Content-Type", q.contentType)
+	}
 	// Decompressing what a stranger compressed is a way to be robbed of
 	// memory, and content that is addressed by digest gains nothing from it.
 	req.Header.Set("Accept-Encoding", "identity")
@@ -140,14 +167,17 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 	if h.Client != nil {
 		client.Transport, client.Jar = h.Client.Transport, h.Client.Jar
 	}
-	asked := u // of the redirects, the last
+	asked := q.url // of the redirects, the last
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		asked = req.URL
+		if q.body != nil && (req.Method != q.method || req.URL.Host != via[0].URL.Host) {
+			return http.ErrUseLastResponse // the body would be lost, or a stranger's
+		}
 		return r.checkRedirect(req, via)
 	}
 	resp, err := client.Do(req.WithContext(ctx))
 	limit.Stop()
-	r.observe(u, resp)
+	r.observe(q.url, resp)
 	timeout := context.Cause(ctx)
 	if err == nil && timeout == nil {
 		resp.Body = &body{ReadCloser: resp.Body, cancel: cancel, ctx: ctx}
@@ -169,7 +199,7 @@ func (r *Repository) do(ctx context.Context, h *Host, u *url.URL, accept string)
 		h.markDown(err)
 	}
 	cancel(nil)
-	return nil, fmt.Errorf("GET %s: %w", redact(asked), err)
+	return nil, fmt.Errorf("%s %s: %w", q.method, redact(asked), err)
 }
 
 // tokenTimeout is how long a token may take whose request gave up on it.

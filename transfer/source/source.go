@@ -1,6 +1,6 @@
 // Package source is the image source of a referrers-aware pull: an image in a
 // registry, as containerd's own OCIRegistry is one, with a selection of the
-// referrers to take.
+// referrers to take. As the destination of a push it selects those to carry.
 //
 // Clients make one with [New] and hand it to containerd's client in place of an
 // OCIRegistry. In the daemon every source becomes one: the service plugin makes
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -77,8 +78,9 @@ func WithRegistry(opts ...registry.Opt) Opt {
 }
 
 // WithSelection says what to take of the image's referrers, in place of the
-// artifact types of the operator's rule. A daemon without the plugin refuses
-// such a pull rather than to leave the referrers out without a word.
+// artifact types of the operator's rule. On a push it says which stored referrers
+// to carry; one without artifact types carries them all. A daemon without the plugin
+// refuses such a transfer rather than to leave the referrers out without a word.
 func WithSelection(selection *api.Selection) Opt {
 	return func(o *options) error {
 		o.selection = selection
@@ -142,16 +144,22 @@ func (s *Source) Claim() *api.Selection {
 // errdefs.ErrFailedPrecondition where the client sent a selection that no one
 // claimed: the referrers plugin is not active.
 func (s *Source) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
-	s.mu.Lock()
-	unclaimed := s.selection != nil && !s.claimed
-	s.mu.Unlock()
-	if unclaimed {
-		return "", ocispec.Descriptor{}, fmt.Errorf(`the pull selects referrers, but the referrers plugin is not active; add "io.containerd.transfer.v1.local" and "io.containerd.grpc.v1.transfer" to disabled_plugins in containerd's config.toml: %w`, errdefs.ErrFailedPrecondition)
+	if err := s.checkClaimed("pull"); err != nil {
+		return "", ocispec.Descriptor{}, err
 	}
 	if s.client != nil {
 		return s.client.Resolve(ctx)
 	}
 	return s.resolver.Resolve(ctx, s.Image())
+}
+
+func (s *Source) checkClaimed(operation string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.selection == nil || s.claimed {
+		return nil
+	}
+	return fmt.Errorf(`the %s selects referrers, but the referrers plugin is not active; add "io.containerd.transfer.v1.local" and "io.containerd.grpc.v1.transfer" to disabled_plugins in containerd's config.toml: %w`, operation, errdefs.ErrFailedPrecondition)
 }
 
 // SetResolverOptions implements transfer.ImageResolverOptionSetter.
@@ -172,8 +180,11 @@ func (s *Source) Fetcher(ctx context.Context, ref string) (transfer.Fetcher, err
 }
 
 // Pusher implements transfer.ImagePusher. The reference's tag is set for the
-// given descriptor only.
+// given descriptor only. Like Resolve it refuses a selection that no one claimed.
 func (s *Source) Pusher(ctx context.Context, desc ocispec.Descriptor) (transfer.Pusher, error) {
+	if err := s.checkClaimed("push"); err != nil {
+		return nil, err
+	}
 	if s.client != nil {
 		return s.client.Pusher(ctx, desc)
 	}
@@ -196,6 +207,22 @@ func (s *Source) Registry() (discovery.Registry, error) {
 		return discovery.Registry{}, err
 	}
 	return discovery.Registry{Repository: remote.New(spec, hosts, s.header, remote.Limits{})}, nil
+}
+
+// PushRepository returns the repository to push referrers to: at the host, and
+// with the token, of the image's own push. The error is errdefs.ErrNotFound where
+// no host may push.
+func (s *Source) PushRepository() (*remote.Repository, error) {
+	spec, err := reference.Parse(s.Image())
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := s.hosts.get(spec.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	// A registry checks what it stores before it answers.
+	return remote.New(spec, hosts, s.header, remote.Limits{Request: time.Minute}).ForPush()
 }
 
 // Close lets go of the connections that the pull kept.

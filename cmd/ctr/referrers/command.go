@@ -7,6 +7,6 @@ import "github.com/urfave/cli/v3"
 var Command = &cli.Command{
 	Name:     "referrers",
 	Aliases:  []string{"referrer"},
-	Usage:    "Show what refers to images: signatures, attestations, SBOMs",
-	Commands: []*cli.Command{lsCommand, explainCommand},
+	Usage:    "Show and push what refers to images: signatures, attestations, SBOMs",
+	Commands: []*cli.Command{lsCommand, explainCommand, pushCommand},
 }

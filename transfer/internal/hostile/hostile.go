@@ -9,6 +9,7 @@
 package hostile
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -36,6 +37,7 @@ type Request struct {
 	Path   string
 	Query  string
 	Header http.Header
+	Body   []byte // its first mebibyte
 }
 
 // New starts a server that ends with the test.
@@ -68,6 +70,7 @@ func (s *Server) On(path string, answers ...Answer) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // what came before a client left
 	s.mu.Lock()
 	s.requests = append(s.requests, Request{
 		Time:   time.Now(),
@@ -75,6 +78,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		Path:   r.URL.Path,
 		Query:  r.URL.RawQuery,
 		Header: r.Header.Clone(),
+		Body:   body,
 	})
 	answer := Status(http.StatusNotFound)
 	if answers := s.script[r.URL.Path]; len(answers) > 0 {

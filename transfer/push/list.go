@@ -1,0 +1,90 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+)
+
+// list sees to it that the registry lists the subject's referrers. Those that it
+// took note of it lists by itself; the others go into the fallback tag, all in one
+// update (OCI distribution-spec, "Pushing Manifests with Subject").
+func (p *pusher) list(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
+	if err := p.confirm(ctx, subject, referrers); err != nil {
+		return err
+	}
+	var entries []ocispec.Descriptor
+	for _, r := range referrers {
+		if r == nil || !r.names || r.listed {
+			continue
+		}
+		entry, err := entryOf(r)
+		if err != nil {
+			return failed(subject, r.Referrer, err)
+		}
+		entries = append(entries, entry)
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return p.updateTag(ctx, subject, entries)
+}
+
+// confirm learns of referrers that were there before whether they are listed: a push
+// may have ended between a manifest and the tag. One that is not, or may not be, is
+// put again, since only the answer tells whose the listing is.
+func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
+	var listed map[digest.Digest]bool
+	for _, r := range referrers {
+		if r == nil || !r.names || !r.found {
+			continue
+		}
+		if listed == nil {
+			listing, err := discovery.Registry{Repository: p.Repository}.List(ctx, subject)
+			if err != nil {
+				return err
+			}
+			listed = map[digest.Digest]bool{}
+			for _, d := range listing.Referrers {
+				listed[d.Digest] = true
+			}
+		}
+		if r.listed = listed[r.Digest]; r.listed {
+			continue
+		}
+		if err := p.put(ctx, subject, r); err != nil {
+			return failed(subject, r.Referrer, err)
+		}
+	}
+	return nil
+}
+
+// entryOf returns the descriptor for the fallback tag: with the manifest's artifact
+// type, or its config's media type where that is empty, and with its annotations.
+func entryOf(r *referrer) (ocispec.Descriptor, error) {
+	var m struct {
+		ArtifactType string `json:"artifactType"`
+		Config       struct {
+			MediaType string `json:"mediaType"`
+		} `json:"config"`
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(r.data, &m); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("manifest: %w", err)
+	}
+	if m.ArtifactType == "" {
+		m.ArtifactType = m.Config.MediaType
+	}
+	return ocispec.Descriptor{
+		MediaType:    r.MediaType,
+		Digest:       r.Digest,
+		Size:         r.Size,
+		ArtifactType: m.ArtifactType,
+		Annotations:  m.Annotations,
+	}, nil
+}
