@@ -204,6 +204,35 @@ func TestBuildKitAttestations(t *testing.T) {
 	}
 }
 
+// They are part of the image that is pushed; where its index goes without them, since
+// one platform is pushed, they go as referrers, without a listing of their own.
+func TestPushBuildKitAttestations(t *testing.T) {
+	f := loadFixture(t)
+	for _, subject := range []bool{false, true} {
+		from := startRegistry(t, registry.Olareg)
+		imageAlone(f, t, from)
+		attestation := pushBuildKit(t, f, from, subject)
+		d := startDaemon(t, active("push = true\n"+rule(`artifact_types = ["attestations"]`)))
+		image := from.Host + "/app:built"
+		run(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
+		for _, flags := range [][]string{nil, {"--platform", "linux/amd64"}} {
+			to := startRegistry(t, registry.GoContainerRegistry)
+			if len(flags) > 0 { // the registry would refuse an index of which it lacks parts
+				to.Fail(answer(http.MethodPut, "/manifests/built", http.StatusCreated))
+			}
+			if err := pushAs(t, d, image, to.Host+"/app:built", flags...); err != nil {
+				t.Fatal(err)
+			}
+			if n := to.Count("PUT /v2/app/manifests/" + attestation.Digest.String()); n != 1 {
+				t.Errorf("subject %v, %q: the attestation manifest was put %d times", subject, flags, n)
+			}
+			if n := to.Count("/manifests/sha256-"); n != 0 {
+				t.Errorf("subject %v, %q: %d requests for tags", subject, flags, n)
+			}
+		}
+	}
+}
+
 const statement = `{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://slsa.dev/provenance/v0.2"}`
 
 func pushBuildKit(t *testing.T, f *fixture.Fixture, reg *registry.Registry, subject bool) ocispec.Descriptor {

@@ -81,10 +81,17 @@ func TestPages(t *testing.T) {
 // tool runs a producer, as users do.
 func tool(t *testing.T, dir, name string, args ...string) {
 	t.Helper()
+	toolOutput(t, dir, name, args...)
+}
+
+func toolOutput(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
 	cmd := exec.CommandContext(testContext(t), name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%s %q: %v (`make tools` installs it)\n%s", name, args, err, out)
 	}
+	return string(out)
 }

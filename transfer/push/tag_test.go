@@ -132,36 +132,40 @@ func TestConcurrentWritersLoseNothing(t *testing.T) {
 	t.Logf("%d writings", registry.writes)
 }
 
-// An entry that another writer removes after it was seen is written again.
+// An entry that is gone after it was written is written again with all that was seen,
+// whether the next look shows it or the last.
 func TestWhatWasSeenIsWrittenAgain(t *testing.T) {
-	s := hostile.New(t)
-	tag := tagAt(t, "http", s.Host())
-	s.On(tagPath,
-		hostile.Index(entry(1)),                     // read
-		hostile.Status(http.StatusCreated),          // written
-		hostile.Index(entry(2)),                     // another's, who saw neither
-		hostile.Index(entry(2)),                     // the look after stepping aside
-		hostile.Status(http.StatusCreated),          // written again
-		hostile.Index(entry(1), entry(0), entry(2)), // and found, for good
-	)
-	if err := tag.add(t.Context(), []ocispec.Descriptor{entry(0)}); err != nil {
-		t.Fatal(err)
-	}
-	var put []hostile.Request
-	for _, r := range s.Requests() {
-		if r.Method == http.MethodPut {
-			put = append(put, r)
-		}
-	}
-	if len(put) != 2 {
-		t.Fatalf("%d writings, want 2", len(put))
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(put[1].Body, &index); err != nil {
-		t.Fatal(err)
-	}
-	if len(index.Manifests) != 3 || put[1].Header.Get("Content-Type") != ocispec.MediaTypeImageIndex {
-		t.Errorf("written as %q: %s", put[1].Header.Get("Content-Type"), put[1].Body)
+	all := hostile.Index(entry(1), entry(0), entry(2))
+	created := hostile.Status(http.StatusCreated)
+	for name, answers := range map[string][]hostile.Answer{
+		// Each writing is of what the look before it showed.
+		"at the next look": {hostile.Index(entry(1)), created, hostile.Index(entry(2)), hostile.Index(entry(2)), created, all},
+		"at the last look": {hostile.Index(entry(1)), created, hostile.Index(entry(1), entry(0)), hostile.Index(entry(2)), hostile.Index(entry(2)), created, all},
+		"removed":          {hostile.Index(entry(1), entry(2)), created, hostile.Status(http.StatusNotFound), hostile.Status(http.StatusNotFound), created, all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := hostile.New(t)
+			s.On(tagPath, answers...)
+			if err := tagAt(t, "http", s.Host()).add(t.Context(), []ocispec.Descriptor{entry(0)}); err != nil {
+				t.Fatal(err)
+			}
+			var put []hostile.Request
+			for _, r := range s.Requests() {
+				if r.Method == http.MethodPut {
+					put = append(put, r)
+				}
+			}
+			if len(put) != 2 {
+				t.Fatalf("%d writings, want 2", len(put))
+			}
+			var index ocispec.Index
+			if err := json.Unmarshal(put[1].Body, &index); err != nil {
+				t.Fatal(err)
+			}
+			if len(index.Manifests) != 3 || put[1].Header.Get("Content-Type") != ocispec.MediaTypeImageIndex {
+				t.Errorf("written as %q: %s", put[1].Header.Get("Content-Type"), put[1].Body)
+			}
+		})
 	}
 }
 

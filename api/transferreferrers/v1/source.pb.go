@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: transferreferrers/v1/source.proto
 
-// Messages that a client of the transfer service sends to pull an image
+// Messages that a client of the transfer service sends to pull or push an image
 // together with its referrers.
 
 package v1
@@ -25,15 +25,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Source is an image in a registry, and what of its referrers to take.
+// Source is an image in a registry, and what of its referrers to take; or where to
+// push an image, and which of its stored referrers to carry.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// registry is a containerd.types.transfer.OCIRegistry, exactly as containerd's
 	// own client writes it. It is carried whole, so that what a later containerd
 	// adds to that message is not lost on its way.
 	Registry *anypb.Any `protobuf:"bytes,1,opt,name=registry,proto3" json:"registry,omitempty"`
-	// selection is what this pull asks for. Without one the operator's rules
-	// decide alone.
+	// selection is what this transfer asks for. Without one the operator's rules
+	// decide alone, and on a push the operator's key push.
 	Selection     *Selection `protobuf:"bytes,2,opt,name=selection,proto3" json:"selection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -83,15 +84,16 @@ func (x *Source) GetSelection() *Selection {
 	return nil
 }
 
-// Selection is a client's wish about the referrers of one pull. It replaces the
-// artifact types of the operator's rule. It never lifts what the rule requires,
-// nor a limit.
+// Selection is a client's wish about the referrers of one transfer. On a pull it
+// replaces the artifact types of the operator's rule. It never lifts what the rule
+// requires, nor a limit. On a push it has the stored referrers carried.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// artifact_types are exact media types, globs ("application/vnd.example.*"),
 	// denials ("!application/spdx+json") or the sets "signatures",
 	// "attestations", "sboms" and "all". An empty list leaves the rule's own
-	// types as they are; a list of denials only takes nothing.
+	// types as they are, and on a push carries all; a list of denials only takes
+	// nothing.
 	ArtifactTypes []string `protobuf:"bytes,1,rep,name=artifact_types,json=artifactTypes,proto3" json:"artifact_types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
