@@ -67,21 +67,27 @@ func TestPushFails(t *testing.T) {
 	}
 }
 
+// imageUnder puts an image under a tag that is meant for something else.
+func imageUnder(f *fixture.Fixture, t *testing.T, reg *registry.Registry, tag string) {
+	t.Helper()
+	imageAlone(f, t, reg)
+	data, err := f.Blob(f.Get(fixture.ARM64).Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reg.PushManifest(testContext(t), "app", tag, ocispec.MediaTypeImageManifest, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A fallback tag that holds an image is not overwritten, though distribution says 404
 // to who accepts none.
 func TestPushKeepsAnImageUnderTheFallbackTag(t *testing.T) {
 	f := loadFixture(t)
 	d, image := pulled(t, f, pushTrue)
 	to := startRegistry(t, registry.Distribution)
-	imageAlone(f, t, to)
-	data, err := f.Blob(f.Get(fixture.AMD64).Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
 	tag := remote.FallbackTag(f.Get(fixture.Image).Digest)
-	if _, err := to.PushManifest(testContext(t), "app", tag, ocispec.MediaTypeImageManifest, data); err != nil {
-		t.Fatal(err)
-	}
+	imageUnder(f, t, to, tag)
 	wantError(t, pushAs(t, d, image, to.Host+"/app:v1"), tag, "holds no index", "not overwritten")
 	if n := to.Count("PUT /v2/app/manifests/" + tag); n != 0 {
 		t.Error("the tag was overwritten")
@@ -126,17 +132,8 @@ func TestPushCosignTags(t *testing.T) {
 	}
 	t.Run("a tag that holds something else", func(t *testing.T) {
 		to := startRegistry(t, registry.Distribution)
-		if err := f.PushImage(testContext(t), to, "app", "v1"); err != nil {
-			t.Fatal(err)
-		}
 		tag := f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag]
-		data, err := f.Blob(f.Get(fixture.ARM64).Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := to.PushManifest(testContext(t), "app", tag, ocispec.MediaTypeImageManifest, data); err != nil {
-			t.Fatal(err)
-		}
+		imageUnder(f, t, to, tag)
 		wantError(t, pushAs(t, d, image, to.Host+"/app:v1"), "tag "+tag+" holds something else", "not overwritten", f.Get(fixture.LegacySignature).Digest.String())
 		if n := to.Count("PUT /v2/app/manifests/" + tag); n != 0 {
 			t.Error("the tag was overwritten")

@@ -9,12 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // said collects what daemons and commands say.
@@ -62,6 +67,7 @@ func TestTroubleshooting(t *testing.T) {
 	s.limits()
 	s.hosts()
 	s.lifetimes()
+	s.pushes()
 
 	all := s.texts.String()
 	headings := regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(doc), -1)
@@ -152,6 +158,57 @@ func (s *said) hosts() {
 `))
 	_, err := criImages(s.t, d).PullImage(testContext(s.t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"}})
 	s.add(fmt.Sprint(err, d.Log()))
+}
+
+func (s *said) pushes() {
+	from := startRegistry(s.t, registry.Olareg)
+	imageAlone(s.f, s.t, from)
+	if err := s.f.PushCosignTags(testContext(s.t), from, "app"); err != nil {
+		s.t.Fatal(err)
+	}
+	image := from.Host + "/app:v1"
+	for _, disabled := range [][]string{daemon.Active, {daemon.StockTransfer}} {
+		d := startDaemon(s.t, daemon.Config{Disabled: disabled, Plugin: pushTrue})
+		run(s.t, d, "images", "pull", "--all-platforms", image)
+		to := startRegistry(s.t, registry.Distribution)
+		to.Fail(answer(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
+		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
+		if len(disabled) == 1 {
+			continue
+		}
+		imageUnder(s.f, s.t, to, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag])
+		to.Fail(nil)
+		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
+		s.tied(d, to)
+	}
+	d, whole := pulled(s.t, s.f, pushTrue)
+	to := startRegistry(s.t, registry.Distribution)
+	to.Fail(answer(http.MethodGet, remote.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
+	s.add(fmt.Sprint(pushAs(s.t, d, whole, to.Host+"/app:v1")))
+	if err := d.Client.ContentStore().Delete(testContext(s.t), s.f.Content(fixture.SBOM)[2]); err != nil {
+		s.t.Fatal(err)
+	}
+	to.Fail(nil)
+	s.add(fmt.Sprint(pushAs(s.t, d, whole, to.Host+"/app:v1")))
+}
+
+// tied pushes an image that something else tied a manifest to, the other platform's.
+func (s *said) tied(d *daemon.Daemon, to *registry.Registry) {
+	ctx := testContext(s.t)
+	amd64, arm64 := s.f.Get(fixture.AMD64), s.f.Get(fixture.ARM64)
+	tie := labels.Tie(nil, arm64.Digest)
+	var fields []string
+	for key := range tie {
+		fields = append(fields, "labels."+key)
+	}
+	if _, err := d.Client.ContentStore().Update(ctx, content.Info{Digest: amd64.Digest, Labels: tie}, fields...); err != nil {
+		s.t.Fatal(err)
+	}
+	single := to.Host + "/single:v1"
+	if _, err := d.Client.ImageService().Create(ctx, images.Image{Name: single, Target: ocispec.Descriptor{MediaType: amd64.MediaType, Digest: amd64.Digest, Size: amd64.Size}}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ctr(d, "referrers", "push", "--plain-http", "--artifact-type", "application/vnd.oci.image.config.*", single)
 }
 
 func (s *said) lifetimes() {
