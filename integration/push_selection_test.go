@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
@@ -82,9 +85,15 @@ func TestPushPlatform(t *testing.T) {
 // request.
 func TestPushFalseIsStock(t *testing.T) {
 	f := loadFixture(t)
+	// One at a time, so that it is always the same request that has no token yet.
+	const one = "\n  max_concurrent_uploaded_layers = 1\n"
+	configs := []daemon.Config{
+		{Plugin: `[plugins."io.containerd.transfer.v1.local"]` + one},
+		active(everything + `[plugins."io.containerd.transfer.v1.referrers".local]` + one),
+	}
 	for _, opts := range [][]registry.Option{nil, {registry.WithToken("user", "secret")}, {registry.WithBasic("user", "secret")}} {
 		var asked [2][]string
-		for i, config := range []daemon.Config{stock, active(everything)} {
+		for i, config := range configs {
 			from, to := startRegistry(t, registry.Olareg), startRegistry(t, registry.Distribution, opts...)
 			wholeFixture(f, t, from)
 			d := startDaemon(t, config)
@@ -100,7 +109,6 @@ func TestPushFalseIsStock(t *testing.T) {
 				authorization, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 				asked[i] = append(asked[i], fmt.Sprint(r.Method, " ", path, " ", query, " ", r.Code, " ", authorization, " ", r.Header.Get("Content-Type"), " ", r.Header.Get("Accept")))
 			}
-			slices.Sort(asked[i]) // layers go at the same time
 		}
 		if !slices.Equal(asked[0], asked[1]) {
 			t.Errorf("stock asks\n%s\nthe plugin\n%s", strings.Join(asked[0], "\n"), strings.Join(asked[1], "\n"))
@@ -180,6 +188,37 @@ func TestPushMounts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The hosts directory says where referrers go, with its certificate and headers, as it
+// does for the image; and ctr shows what is asked there.
+func TestPushHostsDir(t *testing.T) {
+	f := loadFixture(t)
+	d, image := pulled(t, f, everything)
+	to := startRegistry(t, registry.Distribution, registry.WithTLS())
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "registry.example.com"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	toml := fmt.Sprintf("server = \"https://%s\"\nskip_verify = true\n[header]\n  X-Node = \"node-7\"\n", to.Host)
+	if err := os.WriteFile(filepath.Join(dir, "registry.example.com", "hosts.toml"), []byte(toml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, err := d.CtrAll(testContext(t), "referrers", "push", "--hosts-dir", dir, "--http-dump", "registry.example.com/app:v1", image)
+	if err != nil {
+		t.Fatal(err, stderr)
+	}
+	tag := "PUT /v2/app/manifests/" + remote.FallbackTag(f.Get(fixture.Image).Digest)
+	for _, text := range []string{tag, "PUT /v2/app/manifests/" + f.Get(fixture.Notation).Digest.String()} {
+		if to.Count(text) != 1 || !strings.Contains(stderr, text) {
+			t.Errorf("%d requests %q, in the dump: %v", to.Count(text), text, strings.Contains(stderr, text))
+		}
+	}
+	for _, r := range to.Requests() {
+		if r.Header.Get("X-Node") != "node-7" || !strings.Contains(r.Path, "ns=registry.example.com") {
+			t.Errorf("without the configured header or the registry's name: %s", r)
+		}
 	}
 }
 

@@ -110,6 +110,10 @@ func TestPush(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantOrder(t, f, to)
+			// go-containerregistry lists by itself but does not say so.
+			if n := to.Count("/manifests/sha256-"); (n == 0) != (kind == registry.Olareg) {
+				t.Errorf("%d requests for fallback tags", n)
+			}
 			for _, name := range all {
 				name = name[strings.LastIndex(name, "/")+1:]
 				for i, dgst := range f.Content(name) {

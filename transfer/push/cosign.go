@@ -33,12 +33,12 @@ func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 // putTagged puts what lies under one of cosign's tags. A tag that holds something
 // else is left as it is: cosign adds signatures to one manifest, and what was
 // overwritten would be lost. One that holds all of ours and more will do.
-func (p *pusher) putTagged(ctx context.Context, r *referrer, m *artifact.Manifest, tag string) error {
+func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *artifact.Manifest, tag string) error {
 	a, err := p.Repository.Get(ctx, p.host, p.Repository.URL(p.host, "manifests", tag), remote.AcceptAny)
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
-	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && holdsAll(a, r.data):
+	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && holdsAll(a, data):
 		r.found = true
 		return nil
 	case a.Code == http.StatusOK:
@@ -49,7 +49,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, m *artifact.Manifes
 	if err := p.children(ctx, plain(r.Descriptor()), m, 0); err != nil {
 		return err
 	}
-	_, err = p.Repository.PutManifest(ctx, p.host, tag, r.MediaType, r.data)
+	_, err = p.Repository.PutManifest(ctx, p.host, tag, r.MediaType, data)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // list sees to it that the registry lists the subject's referrers. Those that it
@@ -23,11 +24,7 @@ func (p *pusher) list(ctx context.Context, subject digest.Digest, referrers []*r
 		if r == nil || !r.names || r.listed {
 			continue
 		}
-		entry, err := entryOf(r)
-		if err != nil {
-			return failed(subject, r.Referrer, err)
-		}
-		entries = append(entries, entry)
+		entries = append(entries, r.entry)
 	}
 	if len(entries) == 0 {
 		return nil
@@ -57,7 +54,11 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 		if r.listed = listed[r.Digest]; r.listed {
 			continue
 		}
-		if err := p.put(ctx, subject, r); err != nil {
+		data, _, err := p.read(ctx, plain(r.Descriptor()))
+		if err == nil {
+			err = p.put(ctx, subject, r, data)
+		}
+		if err != nil {
 			return failed(subject, r.Referrer, err)
 		}
 	}
@@ -66,7 +67,7 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 
 // entryOf returns the descriptor for the fallback tag: with the manifest's artifact
 // type, or its config's media type where that is empty, and with its annotations.
-func entryOf(r *referrer) (ocispec.Descriptor, error) {
+func entryOf(r stored.Referrer, data []byte) (ocispec.Descriptor, error) {
 	var m struct {
 		ArtifactType string `json:"artifactType"`
 		Config       struct {
@@ -74,7 +75,7 @@ func entryOf(r *referrer) (ocispec.Descriptor, error) {
 		} `json:"config"`
 		Annotations map[string]string `json:"annotations"`
 	}
-	if err := json.Unmarshal(r.data, &m); err != nil {
+	if err := json.Unmarshal(data, &m); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest: %w", err)
 	}
 	if m.ArtifactType == "" {

@@ -25,7 +25,7 @@ const maxNesting = 2
 // referrer is one that is in the registry.
 type referrer struct {
 	stored.Referrer
-	data []byte // its manifest
+	entry ocispec.Descriptor // for a fallback tag
 	// names says that its manifest names the subject.
 	names bool
 	// listed says that the registry took note of the subject.
@@ -45,7 +45,10 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 	if err != nil {
 		return nil, failed(subject.Digest, s, err)
 	}
-	r := &referrer{Referrer: s, data: data, names: m.Subject != nil}
+	r := &referrer{Referrer: s, names: m.Subject != nil}
+	if r.entry, err = entryOf(s, data); err != nil {
+		return nil, failed(subject.Digest, s, err)
+	}
 	skip := func(why string) (*referrer, error) {
 		log.G(ctx).WithField("subject", subject.Digest).WithField("digest", s.Digest).Warn("referrers: not pushed: " + why)
 		return nil, nil
@@ -65,9 +68,9 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 	}
 	p.report("waiting", desc, subject, 0)
 	if tag != "" {
-		err = p.putTagged(ctx, r, m, tag)
+		err = p.putTagged(ctx, r, data, m, tag)
 	} else {
-		err = p.putReferrer(ctx, subject.Digest, r, m)
+		err = p.putReferrer(ctx, subject.Digest, r, data, m)
 	}
 	switch {
 	case err != nil:
@@ -83,18 +86,18 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 
 // putReferrer puts the manifest under its digest, unless it is there. A registry that
 // has a manifest has what it names.
-func (p *pusher) putReferrer(ctx context.Context, subject digest.Digest, r *referrer, m *artifact.Manifest) (err error) {
+func (p *pusher) putReferrer(ctx context.Context, subject digest.Digest, r *referrer, data []byte, m *artifact.Manifest) (err error) {
 	if r.found, err = p.Repository.Has(ctx, p.host, m.MediaType, r.Digest); err != nil || r.found {
 		return err
 	}
 	if err := p.children(ctx, plain(r.Descriptor()), m, 0); err != nil {
 		return err
 	}
-	return p.put(ctx, subject, r)
+	return p.put(ctx, subject, r, data)
 }
 
-func (p *pusher) put(ctx context.Context, subject digest.Digest, r *referrer) error {
-	header, err := p.Repository.PutManifest(ctx, p.host, r.Digest.String(), r.MediaType, r.data)
+func (p *pusher) put(ctx context.Context, subject digest.Digest, r *referrer, data []byte) error {
+	header, err := p.Repository.PutManifest(ctx, p.host, r.Digest.String(), r.MediaType, data)
 	if err != nil {
 		return err
 	}
