@@ -38,7 +38,7 @@ test-unit: ## tests that need nothing but Go
 	$(GO) test $(RACE) ./...
 	cd cmd && $(GO) test $(RACE) ./...
 
-test-integration: $(TOOLS)/oras $(TOOLS)/regctl ## tests with a real daemon and real registries (needs root)
+test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a real daemon and real registries (needs root)
 	@mkdir -p $(TESTBIN)
 	cd cmd && $(GO) build $(RACE) -o $(TESTBIN)/ ./containerd && $(GO) build -o $(TESTBIN)/ ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m ./...
@@ -68,7 +68,7 @@ check-proto: ## fail where api/ is not what proto/ generates
 fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## make integration/fixture/testdata anew with the real producers
 	cd integration/fixture/generate && PATH="$(TOOLS):$$PATH" $(GO) run . ../testdata
 
-tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint oras regctl) ## install what CI needs
+tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint oras regctl cosign) ## install what CI needs
 
 $(TOOLS)/buf:
 	GOBIN=$(TOOLS) $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
