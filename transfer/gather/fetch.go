@@ -104,8 +104,15 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		return m, err
 	}
 	cw, err := g.open(desc)
+	if err == nil && whole(cw, desc) {
+		// It can be read once it is this namespace's, and is judged then. One
+		// that is not wanted goes when the lease ends, since nothing refers to it.
+		if err = g.write(cw, desc, nil); err == nil {
+			err = errdefs.ErrAlreadyExists
+		}
+	}
 	if errdefs.IsAlreadyExists(err) {
-		data, err := stored.ReadManifest(g.ctx, g.Store, desc)
+		data, err := g.read(desc)
 		if err != nil {
 			return nil, err
 		}
@@ -141,9 +148,21 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 		return c.manifest, nil
 	}
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
-		return stored.ReadManifest(g.ctx, g.Store, desc)
+		return g.read(desc)
 	}
 	return g.Registry.Manifest(g.ctx, desc)
+}
+
+// read reads a manifest from the store. The disk is not trusted to have kept it.
+func (g *Gather) read(desc ocispec.Descriptor) ([]byte, error) {
+	data, err := stored.ReadManifest(g.ctx, g.Store, desc)
+	if err != nil {
+		return nil, err
+	}
+	if actual := desc.Digest.Algorithm().FromBytes(data); actual != desc.Digest {
+		return nil, fmt.Errorf("%s is damaged in the content store, its bytes have digest %s: remove it (ctr content rm) and pull again: %w", desc.Digest, actual, errdefs.ErrDataLoss)
+	}
+	return data, nil
 }
 
 // blob brings one blob in, once a pull.

@@ -37,6 +37,7 @@ const (
 // world is a scripted registry with a subject, and a real content store.
 type world struct {
 	t       *testing.T
+	dir     string // of the store
 	server  *hostile.Server
 	db      *metadata.DB
 	store   content.Store
@@ -49,8 +50,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	db := storetest.New(t)
-	w := &world{t: t, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: namespaces.WithNamespace(t.Context(), "test")}
+	dir := t.TempDir()
+	db := storetest.NewAt(t, dir)
+	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: namespaces.WithNamespace(t.Context(), "test")}
 	lease, err := metadata.NewLeaseManager(db).Create(w.ctx, leases.WithRandomID())
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,9 +27,19 @@ func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
 	return cw, err
 }
 
-// write fills and commits an ingest with the labels that fill returns. Where
-// that fails the ingest is removed: one that holds wrong bytes would fail every
-// later commit.
+// whole says whether an ingest needs nothing but to be committed: another namespace
+// holds the content, and the store shares it, or a daemon that was killed had
+// received all of it. Its length alone says nothing: those bytes may be wrong. (The
+// store counts in sha256 what it has received; of other algorithms it is fetched
+// anew.)
+func whole(cw content.Writer, desc ocispec.Descriptor) bool {
+	st, err := cw.Status()
+	return err == nil && st.Offset == desc.Size && cw.Digest() == desc.Digest
+}
+
+// write commits an ingest. One that is not whole is filled first, by fill, which
+// returns its labels. Where that fails the ingest is removed: one that holds wrong
+// bytes would fail every later commit.
 func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*writer) (map[string]string, error)) (err error) {
 	ref := remotes.MakeRefKey(g.ctx, desc)
 	defer func() {
@@ -47,18 +56,14 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 		}
 		_ = cw.Close() // of a file that is gone
 	}()
-	st, err := cw.Status()
-	if err != nil {
-		return err
-	}
 	keep := map[string]string{}
-	if st.Offset != desc.Size || images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
+	if !whole(cw, desc) {
 		filled, err := fill(&writer{cw})
 		if err != nil {
 			return err
 		}
 		maps.Copy(keep, filled)
-	} // else the whole content is there, in another namespace
+	}
 	g.source.add(keep, nil)
 	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(keep))
 	if errdefs.IsAlreadyExists(err) {
@@ -95,12 +100,10 @@ func (w *writer) restart(data []byte) error {
 
 // stream copies size bytes; one more is an error, as is one less.
 func (w *writer) stream(r io.Reader, size int64) error {
-	if st, err := w.Status(); err != nil {
+	// At offset 0 as well: the store starts over with an ingest whose total
+	// size is not the expected one, and leaves its bytes in place.
+	if err := w.Truncate(0); err != nil {
 		return err
-	} else if st.Offset > 0 {
-		if err := w.Truncate(0); err != nil {
-			return err
-		}
 	}
 	n, err := io.Copy(w.Writer, io.LimitReader(r, size+1))
 	switch {

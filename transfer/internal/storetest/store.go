@@ -13,10 +13,12 @@ import (
 )
 
 // New returns a database whose ContentStore is empty. It ends with the test.
-func New(t testing.TB) *metadata.DB {
+func New(t testing.TB) *metadata.DB { return NewAt(t, t.TempDir()) }
+
+// NewAt is New in a directory of the test's: content lies in blobs below it.
+func NewAt(t testing.TB, dir string) *metadata.DB {
 	t.Helper()
 	_ = log.SetLevel("error") // the store warns of every temporary directory
-	dir := t.TempDir()
 	backend, err := local.NewStore(dir)
 	if err != nil {
 		t.Fatal(err)
