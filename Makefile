@@ -6,6 +6,11 @@ GO      ?= go
 RACE    ?= -race
 # How long each fuzz target runs; CI gives it a few seconds.
 FUZZTIME ?= 10m
+# How often `make soak` kills the daemon, how often it pulls and removes, and which
+# seed it draws from; none means a new one, which it prints.
+KILLS   ?= 500
+PULLS   ?= 500
+SEED    ?=
 TOOLS   := $(CURDIR)/bin/tools
 TESTBIN := $(CURDIR)/bin/test
 MODULES := . cmd integration integration/fixture/generate
@@ -19,7 +24,7 @@ REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
 COSIGN2_VERSION       := v2.6.1
 
-.PHONY: help build demo test test-unit test-integration lint fuzz proto check-proto fixture cross tools clean
+.PHONY: help build demo test test-unit test-integration soak lint fuzz proto check-proto fixture cross tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -42,6 +47,12 @@ test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a 
 	@mkdir -p $(TESTBIN)
 	cd cmd && $(GO) build $(RACE) -o $(TESTBIN)/ ./containerd && $(GO) build -o $(TESTBIN)/ ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m ./...
+
+soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say what was lost (needs root)
+	@mkdir -p $(TESTBIN)
+	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr
+	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) TRANSFER_REFERRERS_KILLS=$(KILLS) TRANSFER_REFERRERS_PULLS=$(PULLS) TRANSFER_REFERRERS_SEED=$(SEED) \
+		$(GO) test -count=1 -v -timeout 3h -run '^(TestRow52|TestPullsLeakNothing)' .
 
 fuzz: ## run every fuzz target for FUZZTIME, one after the other
 	@set -e; for pkg in $$($(GO) list ./transfer/...); do \

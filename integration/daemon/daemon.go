@@ -49,6 +49,11 @@ type Config struct {
 	Version int
 	// MayFail lets plugins fail to load.
 	MayFail bool
+	// More is TOML for other tables.
+	More string
+	// Disk gives the daemon's root a file system of its own, of so many bytes;
+	// 0 means none. Where nothing can be mounted Start answers ErrNoMount.
+	Disk int64
 }
 
 // Active disables the stock plugins, so that the plugin is active.
@@ -130,7 +135,10 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 	if err := os.WriteFile(d.configPath(), []byte(d.toml()), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := d.start(ctx); err != nil {
+	if err = d.mountDisk(); err == nil {
+		err = d.start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
 	return d, nil
@@ -171,7 +179,10 @@ func (d *Daemon) sockets() string {
   address = %q
 [plugins."io.containerd.server.v1.ttrpc"]
   address = %q
-`, d.Address, d.Address+".ttrpc")
+[plugins."io.containerd.server.v1.debug"]
+  address = %q
+%s
+`, d.Address, d.Address+".ttrpc", d.Address+".debug", d.config.More)
 }
 
 func (d *Daemon) start(ctx context.Context) error {

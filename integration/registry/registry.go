@@ -181,6 +181,9 @@ func (r *Registry) Close() error {
 	return first
 }
 
+// Disconnect closes all connections of clients.
+func (r *Registry) Disconnect() { r.front.CloseClientConnections() }
+
 // URL returns the front's address with its scheme.
 func (r *Registry) URL() string { return r.front.URL }
 
