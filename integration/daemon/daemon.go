@@ -171,9 +171,12 @@ imports = []
 		d.config.Plugin, d.sockets()+d.config.Extra)
 }
 
+// sockets are the daemon's own. NRI's lies in /var/run, where two daemons that start
+// at once take it from each other, and one of them ends.
 func (d *Daemon) sockets() string {
+	const nri = "[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n"
 	if d.config.Version == 3 {
-		return fmt.Sprintf("[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
+		return nri + d.config.More + fmt.Sprintf("\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
 	}
 	return fmt.Sprintf(`[plugins."io.containerd.server.v1.grpc"]
   address = %q
@@ -181,8 +184,8 @@ func (d *Daemon) sockets() string {
   address = %q
 [plugins."io.containerd.server.v1.debug"]
   address = %q
-%s
-`, d.Address, d.Address+".ttrpc", d.Address+".debug", d.config.More)
+%s%s
+`, d.Address, d.Address+".ttrpc", d.Address+".debug", nri, d.config.More)
 }
 
 func (d *Daemon) start(ctx context.Context) error {
