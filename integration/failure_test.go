@@ -98,8 +98,8 @@ func imageAlone(f *fixture.Fixture, t *testing.T, reg *registry.Registry) {
 	}
 }
 
-// A referrer whose blob cannot be had leaves no half of itself behind, and the
-// subject's status tells. The next pull makes it good.
+// Row 28: a referrer whose blob cannot be had, or has wrong bytes, leaves no half of
+// itself behind, and the subject's status tells. The next pull makes it good.
 func TestReferrerThatCannotBeFetched(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)

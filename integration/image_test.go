@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"io"
+	"net/http"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -86,4 +88,19 @@ func damaged(t *testing.T, d *daemon.Daemon, digests []digest.Digest) []digest.D
 		}
 	}
 	return out
+}
+
+// manifestOf returns a manifest of the registry's.
+func manifestOf(t *testing.T, reg *registry.Registry, repository string, dgst digest.Digest) string {
+	t.Helper()
+	resp, err := http.Get(reg.Backend + "/v2/" + repository + "/manifests/" + dgst.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("manifest %s: %s, %v", dgst, resp.Status, err)
+	}
+	return string(data)
 }
