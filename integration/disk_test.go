@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -43,11 +44,33 @@ func TestRow50DiskFull(t *testing.T) {
 			config.Disk = 32 << 20
 			d := startDaemon(t, config)
 			free := fill(t, d.Root(), 4<<20)
+			holdUntilUnpacked(t, d, reg, image, sbom[2])
 			wantByRule(t, d, reg.Host+"/app:v1", image.Digest, tc.succeeds, tc.says, "no space left on device")
 			free()
+			reg.Fail(nil)
 			wantMadeGood(t, d, reg.Host+"/app:v1", append(image.content, sbom...))
 		})
 	}
+}
+
+// holdUntilUnpacked keeps a blob back until the image is unpacked, which would fail
+// as well if it met the moment in which the blob has filled the disk.
+func holdUntilUnpacked(t *testing.T, d *daemon.Daemon, reg *registry.Registry, image small, blob digest.Digest) {
+	ctx, config := testContext(t), image.content[1]
+	reg.Fail(func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/blobs/"+blob.String()) {
+			return false
+		}
+		for ctx.Err() == nil {
+			// The label is the last that unpacking writes.
+			info, err := d.Client.ContentStore().Info(ctx, config)
+			if err == nil && info.Labels["containerd.io/gc.ref.snapshot.overlayfs"] != "" {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return false
+	})
 }
 
 // Row 50: a content store that has become read-only, likewise. The image itself is
