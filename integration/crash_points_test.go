@@ -13,10 +13,11 @@ import (
 	registries "github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
-// point is a moment of a pull. What arm sets up closes reached when it has come.
+// point is a moment of a pull. What arm sets up closes reached when it has come, and
+// holds the pull there, where it can, until killed is closed.
 type point struct {
 	name string
-	arm  func(c *crash, reached chan<- struct{}) transfer.ProgressFunc
+	arm  func(c *crash, reached chan<- struct{}, killed <-chan struct{}) transfer.ProgressFunc
 }
 
 // points are the moments of the measured pull: before, within and after the answer
@@ -41,7 +42,7 @@ func (c *crash) points() []point {
 // atRequest is when the n-th request has been given so much of its answer, in
 // percent.
 func atRequest(n, share int) point {
-	return point{fmt.Sprintf("at request %d, answered to %d%%", n, share), func(c *crash, reached chan<- struct{}) transfer.ProgressFunc {
+	return point{fmt.Sprintf("at request %d, answered to %d%%", n, share), func(c *crash, reached chan<- struct{}, killed <-chan struct{}) transfer.ProgressFunc {
 		var came atomic.Int64
 		c.reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
 			if came.Add(1) != int64(n) {
@@ -51,7 +52,7 @@ func atRequest(n, share int) point {
 				answer(c.t, c.reg, w, r, share)
 			}
 			close(reached)
-			<-r.Context().Done() // the daemon is gone
+			<-killed // the request's context does not tell once the next is on its connection
 			return true
 		})
 		return nil
@@ -59,7 +60,7 @@ func atRequest(n, share int) point {
 }
 
 func atEvent(n int) point {
-	return point{fmt.Sprintf("at event %d of progress", n), func(_ *crash, reached chan<- struct{}) transfer.ProgressFunc {
+	return point{fmt.Sprintf("at event %d of progress", n), func(_ *crash, reached chan<- struct{}, _ <-chan struct{}) transfer.ProgressFunc {
 		var came atomic.Int64
 		return func(transfer.Progress) {
 			if came.Add(1) == int64(n) {
@@ -70,7 +71,7 @@ func atEvent(n int) point {
 }
 
 func after(d time.Duration) point {
-	return point{fmt.Sprintf("after %s", d), func(_ *crash, reached chan<- struct{}) transfer.ProgressFunc {
+	return point{fmt.Sprintf("after %s", d), func(_ *crash, reached chan<- struct{}, _ <-chan struct{}) transfer.ProgressFunc {
 		time.AfterFunc(d, func() { close(reached) })
 		return nil
 	}}
