@@ -170,7 +170,7 @@ func TestRow53ImageRemovedWhileItIsPulled(t *testing.T) {
 				reached, release := make(chan struct{}), make(chan struct{})
 				releaseOnce := sync.OnceFunc(func() { close(release) })
 				t.Cleanup(releaseOnce)
-				reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+				reg.Fail(func(_ http.ResponseWriter, r *http.Request) bool {
 					if !strings.HasSuffix(r.URL.Path, "/blobs/"+sbom[2].String()) {
 						return false
 					}
