@@ -218,7 +218,7 @@ func TestPushBuildKitAttestations(t *testing.T) {
 		for _, flags := range [][]string{nil, {"--platform", "linux/amd64"}} {
 			to := startRegistry(t, registry.GoContainerRegistry)
 			if len(flags) > 0 { // the registry would refuse an index of which it lacks parts
-				to.Fail(answer(http.MethodPut, "/manifests/built", http.StatusCreated))
+				to.Fail(denied(http.MethodPut, "/manifests/built", http.StatusCreated))
 			}
 			if err := pushAs(t, d, image, to.Host+"/app:built", flags...); err != nil {
 				t.Fatal(err)

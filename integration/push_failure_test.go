@@ -14,8 +14,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
-// answer is a fault: requests of the method whose path has the substring get the code.
-func answer(method, substring string, code int) registry.Fault {
+// denied is a fault: requests of the method whose path has the substring get the code.
+func denied(method, substring string, code int) registry.Fault {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != method || !strings.Contains(r.URL.Path, substring) {
 			return false
@@ -37,15 +37,15 @@ func TestPushFails(t *testing.T) {
 		fault registry.Fault
 		says  []string
 	}{
-		{"a manifest is refused", answer(http.MethodPut, f.Get(fixture.Notation).Digest.String(), http.StatusForbidden), []string{
+		{"a manifest is refused", denied(http.MethodPut, f.Get(fixture.Notation).Digest.String(), http.StatusForbidden), []string{
 			"referrer " + f.Get(fixture.Notation).Digest.String(), "application/vnd.cncf.notary.signature", "subject " + f.Get(fixture.Image).Digest.String(), "403 Forbidden", "quota exceeded"}},
-		{"a blob is refused", answer(http.MethodHead, f.Content(fixture.Notation)[2].String(), http.StatusForbidden), []string{
+		{"a blob is refused", denied(http.MethodHead, f.Content(fixture.Notation)[2].String(), http.StatusForbidden), []string{
 			"referrer " + f.Get(fixture.Notation).Digest.String(), "blob " + f.Content(fixture.Notation)[2].String(), "403"}},
-		{"the fallback tag cannot be read", answer(http.MethodGet, tag, http.StatusBadGateway), []string{
+		{"the fallback tag cannot be read", denied(http.MethodGet, tag, http.StatusBadGateway), []string{
 			"fallback tag " + tag, "not known", "502", f.Get(fixture.Image).Digest.String()}},
-		{"the fallback tag cannot be read for want of rights", answer(http.MethodGet, tag, http.StatusUnauthorized), []string{
+		{"the fallback tag cannot be read for want of rights", denied(http.MethodGet, tag, http.StatusUnauthorized), []string{
 			"fallback tag " + tag, "401"}},
-		{"the fallback tag cannot be written", answer(http.MethodPut, tag, http.StatusMethodNotAllowed), []string{
+		{"the fallback tag cannot be written", denied(http.MethodPut, tag, http.StatusMethodNotAllowed), []string{
 			"fallback tag " + tag, "405"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

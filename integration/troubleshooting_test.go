@@ -171,7 +171,7 @@ func (s *said) pushes() {
 		d := startDaemon(s.t, daemon.Config{Disabled: disabled, Plugin: pushTrue})
 		run(s.t, d, "images", "pull", "--all-platforms", image)
 		to := startRegistry(s.t, registry.Distribution)
-		to.Fail(answer(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
+		to.Fail(denied(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
 		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
 		if len(disabled) == 1 {
 			continue
@@ -183,7 +183,7 @@ func (s *said) pushes() {
 	}
 	d, whole := pulled(s.t, s.f, pushTrue)
 	to := startRegistry(s.t, registry.Distribution)
-	to.Fail(answer(http.MethodGet, remote.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
+	to.Fail(denied(http.MethodGet, remote.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
 	s.add(fmt.Sprint(pushAs(s.t, d, whole, to.Host+"/app:v1")))
 	if err := d.Client.ContentStore().Delete(testContext(s.t), s.f.Content(fixture.SBOM)[2]); err != nil {
 		s.t.Fatal(err)
