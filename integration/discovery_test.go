@@ -214,7 +214,7 @@ func TestPushBuildKitAttestations(t *testing.T) {
 		attestation := pushBuildKit(t, f, from, subject)
 		d := startDaemon(t, active("push = true\n"+rule(`artifact_types = ["attestations"]`)))
 		image := from.Host + "/app:built"
-		run(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
+		ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
 		for _, flags := range [][]string{nil, {"--platform", "linux/amd64"}} {
 			to := startRegistry(t, registry.GoContainerRegistry)
 			if len(flags) > 0 { // the registry would refuse an index of which it lacks parts

@@ -88,6 +88,16 @@ func tail(s string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
+// ctr runs ctr, which must succeed, and returns what it printed.
+func ctr(t *testing.T, d *daemon.Daemon, args ...string) string {
+	t.Helper()
+	out, err := d.Ctr(testContext(t), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func pull(t *testing.T, d *daemon.Daemon, image string, flags ...string) {
 	t.Helper()
 	args := append(append([]string{"images", "pull", "--platform", "linux/amd64"}, flags...), image)

@@ -41,16 +41,6 @@ func exported(t *testing.T, f *fixture.Fixture, flags ...string) (*daemon.Daemon
 	return d, image, path
 }
 
-// ctr runs ctr, which must succeed, and returns what it printed.
-func ctr(t *testing.T, d *daemon.Daemon, args ...string) string {
-	t.Helper()
-	out, err := d.Ctr(testContext(t), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
 // imageNames returns the names of all image records.
 func imageNames(t *testing.T, d *daemon.Daemon) []string {
 	t.Helper()

@@ -106,7 +106,7 @@ func TestPushCosignTags(t *testing.T) {
 	legacy := []string{fixture.LegacySignature, fixture.LegacyAttestation, fixture.LegacySBOM}
 	d := startDaemon(t, active(pushTrue))
 	image := from.Host + "/app:v1"
-	run(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
+	ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
 	wantNames(t, f, ls(t, d, image), legacy...)
 	for _, kind := range registry.Kinds {
 		t.Run(string(kind), func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestPushNeedsThePlugin(t *testing.T) {
 			d := startDaemon(t, daemon.Config{Disabled: tc.disabled, Plugin: pushTrue})
 			image := from.Host + "/app:v1"
 			pull(t, d, image)
-			run(t, d, "images", "tag", image, to.Host+"/app:v1")
+			ctr(t, d, "images", "tag", image, to.Host+"/app:v1")
 			_, err := d.Ctr(testContext(t), tc.command, "push", "--platform", "linux/amd64", to.Host+"/app:v1")
 			wantError(t, err, tc.says)
 			if slices.ContainsFunc(to.Requests(), func(r registry.Request) bool { return r.Method != http.MethodGet && r.Method != http.MethodHead }) {

@@ -45,7 +45,7 @@ func TestPushSelection(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			to := startRegistry(t, registry.Olareg)
 			as := to.Host + "/app:v1"
-			out := run(t, d, append(append([]string{"referrers", "push", "--plain-http"}, tc.flags...), as, image)...)
+			out := ctr(t, d, append(append([]string{"referrers", "push", "--plain-http"}, tc.flags...), as, image)...)
 			// The last line may be overtaken by ctr's end.
 			if !strings.Contains(out, "Pushing to OCI Registry ("+as+")") {
 				t.Errorf("ctr prints %s", out)
@@ -97,7 +97,7 @@ func TestPushFalseIsStock(t *testing.T) {
 			from, to := startRegistry(t, registry.Olareg), startRegistry(t, registry.Distribution, opts...)
 			wholeFixture(f, t, from)
 			d := startDaemon(t, config)
-			run(t, d, "images", "pull", "--plain-http", "--all-platforms", from.Host+"/app:v1")
+			ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", from.Host+"/app:v1")
 			if err := pushAs(t, d, from.Host+"/app:v1", to.Host+"/app:v1", "-u", "user:secret"); err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +164,7 @@ func TestPushMounts(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, active(pushTrue))
-			run(t, d, "images", "pull", "--plain-http", "--all-platforms", from)
+			ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", from)
 			wantNames(t, f, ls(t, d, from), all...)
 			reg.Reset()
 			if err := pushAs(t, d, from, reg.Host+"/app:v1"); err != nil {

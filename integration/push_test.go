@@ -32,24 +32,15 @@ func pulled(t *testing.T, f *fixture.Fixture, plugin string) (*daemon.Daemon, st
 	wholeFixture(f, t, from)
 	d := startDaemon(t, active(plugin))
 	image := from.Host + "/app:v1"
-	run(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
+	ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
 	wantNames(t, f, ls(t, d, image), all...)
 	return d, image
-}
-
-func run(t *testing.T, d *daemon.Daemon, args ...string) string {
-	t.Helper()
-	out, err := d.Ctr(testContext(t), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
 
 // pushAs tags the image and pushes it.
 func pushAs(t *testing.T, d *daemon.Daemon, image, as string, flags ...string) error {
 	t.Helper()
-	run(t, d, "images", "tag", "--force", image, as)
+	ctr(t, d, "images", "tag", "--force", image, as)
 	_, err := d.Ctr(testContext(t), append(append([]string{"images", "push", "--plain-http"}, flags...), as)...)
 	return err
 }
@@ -58,7 +49,7 @@ func pushAs(t *testing.T, d *daemon.Daemon, image, as string, flags ...string) e
 func wantPullable(t *testing.T, f *fixture.Fixture, image string, want ...string) {
 	t.Helper()
 	d := startDaemon(t, active(everything))
-	run(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
+	ctr(t, d, "images", "pull", "--plain-http", "--all-platforms", image)
 	wantNames(t, f, ls(t, d, image), want...)
 }
 

@@ -169,7 +169,7 @@ func (s *said) pushes() {
 	image := from.Host + "/app:v1"
 	for _, disabled := range [][]string{daemon.Active, {daemon.StockTransfer}} {
 		d := startDaemon(s.t, daemon.Config{Disabled: disabled, Plugin: pushTrue})
-		run(s.t, d, "images", "pull", "--all-platforms", image)
+		ctr(s.t, d, "images", "pull", "--all-platforms", image)
 		to := startRegistry(s.t, registry.Distribution)
 		to.Fail(denied(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
 		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
