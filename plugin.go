@@ -86,6 +86,7 @@ func init() {
 		Requires: []plugin.Type{
 			plugins.TransferPlugin,
 			plugins.StreamingPlugin,
+			plugins.CRIServicePlugin, // looked at, where there is one
 		},
 		InitFn: initService,
 	})
@@ -171,6 +172,9 @@ func initService(ic *plugin.InitContext) (any, error) {
 		_, failed = active.Instance()
 	}
 	inert := active == nil || plugin.IsSkipPlugin(failed)
+	if active != nil && failed == nil {
+		warnOfCRI(ic)
+	}
 	switch stock := enabled(ic, plugins.GRPCPlugin, stockServiceID); {
 	case stock && inert:
 		return nil, fmt.Errorf("referrers are not active: %w", plugin.ErrSkipPlugin)

@@ -10,6 +10,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // criImages is the kubelet's client, over the daemon's socket.
@@ -21,6 +22,16 @@ func criImages(t *testing.T, d *daemon.Daemon) cri.ImageServiceClient {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	return cri.NewImageServiceClient(conn)
+}
+
+// criStored is what is stored with an image that CRI pulled.
+func criStored(t *testing.T, d *daemon.Daemon, image string) *stored.Image {
+	t.Helper()
+	out, err := d.Ctr(testContext(t), "--namespace", "k8s.io", "referrers", "ls", "--format", "json", image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, out)
 }
 
 // The kubelet's pull, over the CRI socket, with a pull secret: it hands an
@@ -48,11 +59,7 @@ func TestCRIPull(t *testing.T) {
 	if n := reg.Count("/token"); n != 1 {
 		t.Errorf("%d token requests, want 1", n)
 	}
-	out, err := d.Ctr(testContext(t), "--namespace", "k8s.io", "referrers", "ls", "--format", "json", image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantNames(t, f, parse(t, out), fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation,
+	wantNames(t, f, criStored(t, d, image), fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation,
 		fixture.SBOM, fixture.SBOM+"/"+fixture.SBOMSignature, fixture.VEX)
 }
 

@@ -47,6 +47,13 @@ type Config struct {
 	Env []string
 	// Version is that of the configuration; 0 means 4.
 	Version int
+	// Node are files of /etc/containerd, "config.toml" among them, that stand in
+	// for all of the above. Paths of a node in them mean paths in Dir.
+	Node map[string]string
+	// UID, where it is not 0, is the ordinary user that the daemon runs as.
+	UID uint32
+	// Before is a program with arguments that executes the daemon.
+	Before []string
 	// MayFail lets plugins fail to load.
 	MayFail bool
 	// More is TOML for other tables.
@@ -132,7 +139,7 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{Dir: dir, Address: filepath.Join(dir, "containerd.sock"), config: config}
-	if err := os.WriteFile(d.configPath(), []byte(d.toml()), 0o600); err != nil {
+	if err := d.writeFiles(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err = d.mountDisk(); err == nil {
@@ -147,6 +154,9 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 func (d *Daemon) configPath() string { return filepath.Join(d.Dir, "config.toml") }
 
 func (d *Daemon) toml() string {
+	if file, ok := d.config.Node["config.toml"]; ok {
+		return d.paths(file)
+	}
 	if d.config.Whole != "" {
 		return fmt.Sprintf("root = %q\nstate = %q\nimports = []\n%s\n%s", filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), d.config.Whole, d.sockets())
 	}
@@ -194,12 +204,16 @@ func (d *Daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.log = log
-	d.cmd = exec.Command(d.config.Binary, "--config", d.configPath(), "--log-level", "debug")
+	line := append(slices.Clone(d.config.Before), d.config.Binary, "--config", d.configPath(), "--log-level", "debug")
+	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Dir = d.Dir
 	d.cmd.Env = append(os.Environ(), d.config.Env...)
 	// A test that is killed takes its daemon with it.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if d.config.UID != 0 {
+		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: d.config.UID, Gid: d.config.UID}
+	}
 	if err := d.cmd.Start(); err != nil {
 		return err
 	}

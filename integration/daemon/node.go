@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// paths puts the places of a node's configuration into the daemon's directory.
+func (d *Daemon) paths(file string) string {
+	return strings.NewReplacer(
+		"/run/containerd/containerd.sock", d.Address,
+		"/run/containerd", filepath.Join(d.Dir, "state"),
+		"/var/lib/containerd", filepath.Join(d.Dir, "root"),
+		"/etc/containerd", d.Dir,
+	).Replace(file)
+}
+
+// writeFiles writes the configuration, and gives the directory to the daemon's
+// user.
+func (d *Daemon) writeFiles() error {
+	for name, file := range d.config.Node {
+		path := filepath.Join(d.Dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(d.paths(file)), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(d.configPath(), []byte(d.toml()), 0o644); err != nil {
+		return err
+	}
+	if d.config.UID == 0 {
+		return nil
+	}
+	return os.Chown(d.Dir, int(d.config.UID), int(d.config.UID))
+}
+
+// Restart ends the daemon and starts one with another configuration in the same
+// directory, on the same address. What Binary, Ctr, UID and Before were stays
+// where the configuration leaves them out. The log goes on.
+func (d *Daemon) Restart(ctx context.Context, config Config) error {
+	err := errors.Join(d.Client.Close(), d.end(), d.log.Close())
+	d.Client = nil
+	if err != nil {
+		return err
+	}
+	old := d.config
+	d.config = config
+	if d.config.Binary == "" {
+		d.config.Binary = old.Binary
+	}
+	if d.config.Ctr == "" {
+		d.config.Ctr = old.Ctr
+	}
+	if d.config.UID == 0 {
+		d.config.UID, d.config.Before = old.UID, old.Before
+	}
+	if err := d.writeFiles(); err != nil {
+		return err
+	}
+	return d.start(ctx)
+}
