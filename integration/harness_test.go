@@ -156,7 +156,13 @@ func contents(t *testing.T, d *daemon.Daemon) []digest.Digest {
 // collect runs a garbage collection to its end.
 func collect(t *testing.T, d *daemon.Daemon) {
 	t.Helper()
-	ctx := testContext(t)
+	collectIn(t, d, "default")
+}
+
+// collectIn is collect for a client that lives in another namespace.
+func collectIn(t *testing.T, d *daemon.Daemon, namespace string) {
+	t.Helper()
+	ctx := namespaces.WithNamespace(testContext(t), namespace)
 	l, err := d.Client.LeasesService().Create(ctx, leases.WithRandomID())
 	if err != nil {
 		t.Fatal(err)
