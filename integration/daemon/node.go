@@ -36,6 +36,18 @@ func (d *Daemon) writeFiles() error {
 	if d.config.UID == 0 {
 		return nil
 	}
+	// The user may have no way to the binary, in a checkout of root's.
+	own := filepath.Join(d.Dir, "containerd")
+	if d.config.Binary != own {
+		data, err := os.ReadFile(d.config.Binary)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(own, data, 0o755); err != nil {
+			return err
+		}
+		d.config.Binary = own
+	}
 	return os.Chown(d.Dir, int(d.config.UID), int(d.config.UID))
 }
 
