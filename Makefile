@@ -13,7 +13,18 @@ PULLS   ?= 500
 SEED    ?=
 TOOLS   := $(CURDIR)/bin/tools
 TESTBIN := $(CURDIR)/bin/test
-MODULES := . cmd integration integration/fixture/generate
+# Which containerd the integration tests run: empty for the newest, v2.3 for the LTS,
+# whose daemon has no race detector.
+CONTAINERD ?=
+# Tests to run, as for `go test -run`.
+RUN     ?= .
+MODULES := . cmd cmd/lts integration integration/fixture/generate
+
+# The programs of one containerd; bin/test/v2.3 for the LTS.
+DAEMONS := $(TESTBIN)$(if $(CONTAINERD),/$(CONTAINERD))
+ifneq ($(filter-out v2.3,$(CONTAINERD)),)
+$(error CONTAINERD=$(CONTAINERD): write v2.3, or leave it out for the newest)
+endif
 
 # Tools, each at one version.
 BUF_VERSION           := v1.75.0
@@ -44,9 +55,10 @@ test-unit: ## tests that need nothing but Go
 	cd cmd && $(GO) test $(RACE) ./...
 
 test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a real daemon and real registries (needs root)
-	@mkdir -p $(TESTBIN)
-	cd cmd && $(GO) build $(RACE) -o $(TESTBIN)/ ./containerd && $(GO) build -o $(TESTBIN)/ ./ctr
-	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m ./...
+	@mkdir -p $(DAEMONS)/stock
+	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(GO) build $(if $(CONTAINERD),,$(RACE)) -o $(DAEMONS)/ ./containerd && $(GO) build -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
+	cd cmd && $(GO) build -o $(DAEMONS)/ ./ctr
+	cd integration && TRANSFER_REFERRERS_BIN=$(DAEMONS) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m -run '$(RUN)' ./...
 
 soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say what was lost (needs root)
 	@mkdir -p $(TESTBIN)

@@ -63,7 +63,7 @@ func binary(t *testing.T, name string) string {
 // restart goes on with another configuration of the same node.
 func restart(t *testing.T, d *daemon.Daemon, config daemon.Config) {
 	t.Helper()
-	if err := d.Restart(testContext(t), config); err != nil {
+	if err := d.Reconfigure(testContext(t), config); err != nil {
 		t.Fatal(err)
 	}
 }

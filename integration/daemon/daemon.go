@@ -155,7 +155,7 @@ func (d *Daemon) configPath() string { return filepath.Join(d.Dir, "config.toml"
 
 func (d *Daemon) toml() string {
 	if file, ok := d.config.Node["config.toml"]; ok {
-		return d.paths(file)
+		return d.node(file)
 	}
 	if d.config.Whole != "" {
 		return fmt.Sprintf("root = %q\nstate = %q\nimports = []\n%s\n%s", filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), d.config.Whole, d.sockets())
@@ -181,10 +181,12 @@ imports = []
 		d.config.Plugin, d.sockets()+d.config.Extra)
 }
 
-// sockets are the daemon's own. NRI's lies in /var/run, where two daemons that start
-// at once take it from each other, and one of them ends.
+// nri switches NRI off: its socket lies in /var/run, where two daemons that start at
+// once take it from each other, and one of them ends.
+const nri = "[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n"
+
+// sockets are the daemon's own.
 func (d *Daemon) sockets() string {
-	const nri = "[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n"
 	if d.config.Version == 3 {
 		return nri + d.config.More + fmt.Sprintf("\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
 	}

@@ -15,7 +15,16 @@ func (d *Daemon) paths(file string) string {
 		"/run/containerd", filepath.Join(d.Dir, "state"),
 		"/var/lib/containerd", filepath.Join(d.Dir, "root"),
 		"/etc/containerd", d.Dir,
+		"/var/run/nri/nri.sock", filepath.Join(d.Dir, "nri.sock"),
 	).Replace(file)
+}
+
+// node is a node's config.toml.
+func (d *Daemon) node(file string) string {
+	if strings.Contains(file, "io.containerd.nri.v1.nri") {
+		return d.paths(file)
+	}
+	return d.paths(file) + nri
 }
 
 // writeFiles writes the configuration, and gives the directory to the daemon's
@@ -51,10 +60,10 @@ func (d *Daemon) writeFiles() error {
 	return os.Chown(d.Dir, int(d.config.UID), int(d.config.UID))
 }
 
-// Restart ends the daemon and starts one with another configuration in the same
+// Reconfigure ends the daemon and starts one with another configuration in the same
 // directory, on the same address. What Binary, Ctr, UID and Before were stays
 // where the configuration leaves them out. The log goes on.
-func (d *Daemon) Restart(ctx context.Context, config Config) error {
+func (d *Daemon) Reconfigure(ctx context.Context, config Config) error {
 	err := errors.Join(d.Client.Close(), d.end(), d.log.Close())
 	d.Client = nil
 	if err != nil {
