@@ -26,7 +26,13 @@ ifneq ($(filter-out v2.3,$(CONTAINERD)),)
 $(error CONTAINERD=$(CONTAINERD): write v2.3, or leave it out for the newest)
 endif
 
+# Programs are static, like those of containerd's static releases: without cgo, and so
+# without the snapshotter of btrfs.
+TAGS := osusergo netgo static_build urfave_cli_no_docs
+STATIC := CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)'
+
 # Tools, each at one version.
+CYCLONEDX_VERSION     := v1.10.0
 BUF_VERSION           := v1.75.0
 PROTOC_GEN_GO_VERSION := v1.36.11
 GOLANGCI_VERSION      := v2.15.0
@@ -35,14 +41,14 @@ REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
 COSIGN2_VERSION       := v2.6.1
 
-.PHONY: help build demo test test-unit test-integration soak lint fuzz proto check-proto fixture cross tools clean
+.PHONY: help build demo test test-unit test-integration soak lint fuzz release check-release proto check-proto fixture cross tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
 build: ## bin/containerd and bin/ctr
 	@mkdir -p bin
-	@cd cmd && $(GO) build -o ../bin/ ./containerd ./ctr
+	@cd cmd && $(STATIC) -o ../bin/ ./containerd ./ctr
 
 demo: build ## pull a signed image from an embedded registry and show what came (needs root)
 	@cd integration && $(GO) build -o ../bin/demo ./demo
@@ -56,8 +62,8 @@ test-unit: ## tests that need nothing but Go
 
 test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a real daemon and real registries (needs root)
 	@mkdir -p $(DAEMONS)/stock
-	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(GO) build $(if $(CONTAINERD),,$(RACE)) -o $(DAEMONS)/ ./containerd && $(GO) build -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
-	cd cmd && $(GO) build -o $(DAEMONS)/ ./ctr
+	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(if $(CONTAINERD)$(if $(RACE),,static),$(STATIC),$(GO) build $(RACE)) -o $(DAEMONS)/ ./containerd && $(STATIC) -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
+	cd cmd && $(STATIC) -o $(DAEMONS)/ ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(DAEMONS) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m -run '$(RUN)' ./...
 
 soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say what was lost (needs root)
@@ -65,6 +71,12 @@ soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say 
 	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) TRANSFER_REFERRERS_KILLS=$(KILLS) TRANSFER_REFERRERS_PULLS=$(PULLS) TRANSFER_REFERRERS_SEED=$(SEED) \
 		$(GO) test -count=1 -v -timeout 3h -run '^(TestRow52|TestPullsLeakNothing)' .
+
+release: $(TOOLS)/cyclonedx-gomod ## dist/: archives for linux, bills of materials, checksums (VERSION=, ARCHS=)
+	TAGS='$(TAGS)' PATH="$(TOOLS):$$PATH" release/archive
+
+check-release: $(TOOLS)/cyclonedx-gomod ## fail where a release is not whole, or not the same bytes from another place
+	TAGS='$(TAGS)' PATH="$(TOOLS):$$PATH" release/check
 
 fuzz: ## run every fuzz target for FUZZTIME, one after the other
 	@set -e; for pkg in $$($(GO) list ./transfer/...); do \
@@ -99,6 +111,8 @@ $(TOOLS)/protoc-gen-go:
 	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
 $(TOOLS)/golangci-lint:
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+$(TOOLS)/cyclonedx-gomod:
+	GOBIN=$(TOOLS) $(GO) install -trimpath github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 $(TOOLS)/oras:
 	GOBIN=$(TOOLS) $(GO) install oras.land/oras/cmd/oras@$(ORAS_VERSION)
 $(TOOLS)/regctl:
@@ -109,5 +123,5 @@ $(TOOLS)/cosign2:
 	GOBIN=$(TOOLS)/v2 $(GO) install github.com/sigstore/cosign/v2/cmd/cosign@$(COSIGN2_VERSION)
 	mv $(TOOLS)/v2/cosign $@
 
-clean: ## remove bin/
-	rm -rf bin
+clean: ## remove bin/ and dist/
+	rm -rf bin dist
