@@ -92,6 +92,7 @@ func (s *said) configurations() {
 	} {
 		s.add(startDaemon(s.t, daemon.Config{Disabled: daemon.Active, Plugin: plugin, MayFail: true}).Log())
 	}
+	s.add(startDaemon(s.t, criConfig("max_concurrent_downloads = 5\n")).Log())
 	d := startDaemon(s.t, stock)
 	s.add(fmt.Sprint(clientPull(s.t, d, "127.0.0.1:1/app:v1", &api.Selection{ArtifactTypes: []string{"all"}})))
 }
