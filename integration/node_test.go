@@ -34,15 +34,6 @@ imports = ["/etc/containerd/conf.d/*.toml"]
     SystemdCgroup = true
 `
 
-func readDoc(t *testing.T, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("../docs", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // stockBinary is containerd without the plugin.
 func stockBinary(t *testing.T) string { return binary(t, "stock/containerd") }
 

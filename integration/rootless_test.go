@@ -36,8 +36,8 @@ func ordinary(t *testing.T, before ...string) daemon.Config {
 	return daemon.Config{UID: nobody, Before: before, Node: map[string]string{"config.toml": config}}
 }
 
-// documented is the text between two others of docs/rootless.md.
-func documented(t *testing.T, from, to string) string {
+// rootlessDoc is the text between two others of docs/rootless.md.
+func rootlessDoc(t *testing.T, from, to string) string {
 	t.Helper()
 	_, text, ok := strings.Cut(readDoc(t, "rootless.md"), from)
 	if !ok {
@@ -50,7 +50,7 @@ func documented(t *testing.T, from, to string) string {
 // namespaced is the documentation's command before the daemon's own.
 func namespaced(t *testing.T) []string {
 	t.Helper()
-	before := append([]string{"unshare"}, strings.Fields(documented(t, "$ unshare ", " containerd "))...)
+	before := append([]string{"unshare"}, strings.Fields(rootlessDoc(t, "$ unshare ", " containerd "))...)
 	probe := exec.CommandContext(testContext(t), before[0], append(before[1:], "true")...)
 	probe.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := probe.CombinedOutput(); err != nil {
@@ -80,13 +80,13 @@ func TestRootless(t *testing.T) {
 
 	pushImageOf(t, reg, "other", 1000)
 	_, err = d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", "--snapshotter", "native", reg.Host+"/other:v1")
-	wantError(t, err, strings.Split(documented(t, "another fails:\n\n```\n", "\n```"), " … ")...)
+	wantError(t, err, strings.Split(rootlessDoc(t, "another fails:\n\n```\n", "\n```"), " … ")...)
 }
 
 // Without them nothing can be unpacked, with the plugin as without, and the error
 // is the one that the documentation has.
 func TestRootlessWithoutNamespaces(t *testing.T) {
-	says := documented(t, "containerd's own error:\n\n```\n", "\n```")
+	says := rootlessDoc(t, "containerd's own error:\n\n```\n", "\n```")
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, reg)
