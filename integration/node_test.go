@@ -35,13 +35,13 @@ imports = ["/etc/containerd/conf.d/*.toml"]
 `
 
 // stockBinary is containerd without the plugin.
-func stockBinary(t *testing.T) string { return binary(t, "stock/containerd") }
+func stockBinary(t *testing.T) string { return program(t, "stock/containerd") }
 
 // pluginBinary is containerd with it.
-func pluginBinary(t *testing.T) string { return binary(t, "containerd") }
+func pluginBinary(t *testing.T) string { return program(t, "containerd") }
 
-// binary is what `make test-integration` builds.
-func binary(t *testing.T, name string) string {
+// program is what `make test-integration` builds.
+func program(t *testing.T, name string) string {
 	t.Helper()
 	dir := os.Getenv("TRANSFER_REFERRERS_BIN")
 	path := filepath.Join(dir, name)
