@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -54,7 +55,7 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 		return nil, err
 	}
 	if s, ok := p.src.(*source.Source); ok {
-		p.clientTypes = s.Claim().GetArtifactTypes()
+		p.claim = s.Claim()
 	}
 	return p, nil
 }
@@ -87,8 +88,10 @@ type pull struct {
 	src      transfer.ImageFetcher
 	progress transfer.ProgressFunc
 	dry      bool
-	// clientTypes are those of the client's selection.
-	clientTypes []string
+	// keep says that no referrer which is stored is let go.
+	keep bool
+	// claim is the client's selection, nil where it sent none.
+	claim *api.Selection
 
 	// Set once the image is resolved; gather is nil where nothing is wanted.
 	name      string
@@ -106,7 +109,10 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		return err
 	}
 	p.name, p.root = name, root.Digest
-	if p.selection, err = p.t.Policy.Select(spec.Locator, p.clientTypes); err != nil {
+	if p.selection, err = p.t.Policy.Select(spec.Locator, p.claim.GetArtifactTypes()); err != nil {
+		return err
+	}
+	if p.selection, err = p.selection.WithDepth(int(p.claim.GetDepth())); err != nil {
 		return err
 	}
 	if p.selection.Empty() {
@@ -126,6 +132,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		Cosign:    p.t.Cosign,
 		Progress:  p.progress,
 		Dry:       p.dry,
+		Keep:      p.keep,
 	})
 	p.gather.Image(root)
 	return nil

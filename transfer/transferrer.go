@@ -68,6 +68,8 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 			return t.pull(ctx, s, d, opts...)
 		case *explain.Destination:
 			return t.explain(ctx, s, d)
+		case *explain.FetchDestination:
+			return t.fetch(ctx, s, d, opts...)
 		}
 	case transfer.ImageGetter:
 		switch d := dst.(type) {

@@ -1,19 +1,18 @@
-// Package explain is the destination of a transfer that stores nothing: what a
-// pull would take of an image's referrers, and why.
+// Package explain is the destinations of transfers that take no image.
 //
-// Clients make one with [New] and transfer a source to it; the daemon answers
-// with an [Explanation].
+// To [Destination] nothing is stored: the daemon says what a pull would take of an
+// image's referrers, and why. To [FetchDestination] the referrers of an image are
+// transferred that is stored already. Clients transfer a source to either, and the
+// daemon answers with an [Explanation].
 package explain
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/streaming"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
-	tstreaming "github.com/containerd/containerd/v2/core/transfer/streaming"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
@@ -27,7 +26,7 @@ func init() {
 	tplugins.Register(&api.ExplainDestination{}, &Destination{})
 }
 
-// Explanation is what a pull would do, and why.
+// Explanation is what a pull would do, or a fetch did, and why.
 type Explanation struct {
 	Image  string        `json:"image"`
 	Digest digest.Digest `json:"digest"`
@@ -39,7 +38,7 @@ type Explanation struct {
 	Subjects []Subject `json:"subjects"`
 }
 
-// Subject is a manifest or index that the pull would ask about.
+// Subject is a manifest or index that is asked about.
 type Subject struct {
 	Digest   digest.Digest    `json:"digest"`
 	Platform string           `json:"platform,omitempty"`
@@ -59,8 +58,7 @@ type Answer struct {
 	Detail  string           `json:"detail,omitempty"`
 }
 
-// Referrer is one that would be taken, or would be left; a request that failed has
-// no digest.
+// Referrer is one that is taken, or left; a request that failed has no digest.
 type Referrer struct {
 	Digest       digest.Digest `json:"digest,omitempty"`
 	ArtifactType string        `json:"artifactType,omitempty"`
@@ -69,85 +67,26 @@ type Referrer struct {
 
 // Destination is where a source is transferred to have it explained.
 type Destination struct {
+	answer
 	platforms []ocispec.Platform
-	stream    streaming.Stream // set in the daemon
-
-	received chan received // set at the client
-}
-
-type received struct {
-	explanation *Explanation
-	err         error
 }
 
 // New returns a destination for containerd's client. Without platforms the
 // daemon's own is meant.
 func New(wanted ...ocispec.Platform) *Destination {
-	return &Destination{platforms: wanted, received: make(chan received, 1)}
+	return &Destination{answer: newAnswer(), platforms: wanted}
 }
 
 // Platforms returns the platforms that the pull would be for.
 func (d *Destination) Platforms() []ocispec.Platform { return d.platforms }
 
-// receiveTimeout is how long the answer may take to arrive once the transfer has
-// ended: it was sent before.
-const receiveTimeout = 10 * time.Second
-
-// Explanation returns the daemon's answer, after the transfer has succeeded.
-func (d *Destination) Explanation(ctx context.Context) (*Explanation, error) {
-	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
-	defer cancel()
-	select {
-	case r := <-d.received:
-		return r.explanation, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("the daemon sent no explanation: %w", ctx.Err())
-	}
-}
-
-// Send answers the client. The daemon calls it once.
-func (d *Destination) Send(e *Explanation) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	message, err := typeurl.MarshalAny(&api.Explanation{Json: data})
-	if err != nil {
-		return err
-	}
-	return d.stream.Send(message)
-}
-
 // MarshalAny writes the message, and waits for the answer beside it.
 func (d *Destination) MarshalAny(ctx context.Context, sc streaming.StreamCreator) (typeurl.Any, error) {
-	id := tstreaming.GenerateID("explain")
-	stream, err := sc.Create(ctx, id)
+	id, err := d.listen(ctx, sc)
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		defer stream.Close()
-		e, err := receive(stream)
-		d.received <- received{e, err}
-	}()
-	message := &api.ExplainDestination{Stream: id}
-	for _, p := range d.platforms {
-		message.Platforms = append(message.Platforms, platforms.FormatAll(p))
-	}
-	return typeurl.MarshalAny(message)
-}
-
-func receive(stream streaming.Stream) (*Explanation, error) {
-	answer, err := stream.Recv()
-	if err != nil {
-		return nil, err
-	}
-	var message api.Explanation
-	if err := typeurl.UnmarshalTo(answer, &message); err != nil {
-		return nil, err
-	}
-	e := &Explanation{}
-	return e, json.Unmarshal(message.Json, e)
+	return typeurl.MarshalAny(&api.ExplainDestination{Stream: id, Platforms: formatAll(d.platforms)})
 }
 
 // UnmarshalAny reads the message. The context is that of the transfer.
@@ -157,11 +96,24 @@ func (d *Destination) UnmarshalAny(ctx context.Context, sg streaming.StreamGette
 		return err
 	}
 	var err error
-	if d.platforms, err = platforms.ParseAll(message.Platforms); err != nil {
+	if d.platforms, err = parseAll(message.Platforms); err != nil {
 		return err
 	}
-	if d.stream, err = sg.Get(ctx, message.Stream); err != nil {
-		return fmt.Errorf("explain stream: %w", err)
+	return d.connect(ctx, sg, message.Stream)
+}
+
+func formatAll(list []ocispec.Platform) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, platforms.FormatAll(p))
 	}
-	return nil
+	return out
+}
+
+func parseAll(names []string) ([]ocispec.Platform, error) {
+	list, err := platforms.ParseAll(names)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return list, nil
 }

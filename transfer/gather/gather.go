@@ -98,6 +98,8 @@ type Config struct {
 	// Dry stores nothing: manifests are read to judge by them, and blobs are
 	// held against the limits.
 	Dry bool
+	// Keep lets go of nothing that is stored, even where the rule prunes.
+	Keep bool
 	// Progress, if not nil, is told of what comes in. It must be safe for
 	// concurrent use.
 	Progress transfer.ProgressFunc

@@ -89,7 +89,7 @@ func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]str
 		}
 		log := log.G(ctx).WithField("image", g.Name).WithField("subject", s.Digest).WithField("digest", dgst)
 		switch {
-		case g.Selection.Prune():
+		case g.Selection.Prune() && !g.Keep:
 			log.Info("referrers: no longer listed, let go")
 			change[mark] = ""
 			for _, key := range labels.Untie(existing, dgst) {

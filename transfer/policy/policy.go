@@ -151,9 +151,9 @@ func compile(r Rule) (rule, error) {
 // digest ("docker.io/library/alpine").
 //
 // clientTypes are the artifact types that the client sent; they replace those
-// of the rule, but neither what it requires nor its depth. An empty list leaves
-// the rule's. Where no rule matches, only what the client names is taken, at the
-// default depth.
+// of the rule, but not what it requires. An empty list leaves the rule's; the
+// client's depth is for [Selection.WithDepth]. Where no rule matches, only what the
+// client names is taken, at the default depth.
 func (p *Policy) Select(repository string, clientTypes []string) (*Selection, error) {
 	s := &Selection{rule: rule{depth: DefaultDepth, onError: Warn, number: -1}}
 	for _, r := range p.rules {

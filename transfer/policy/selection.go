@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -54,6 +55,20 @@ type Selection struct {
 
 // Depth returns how many levels of referrers to follow, at least 1.
 func (s *Selection) Depth() int { return s.rule.depth }
+
+// WithDepth returns the selection with the depth that a client asked for, in place of
+// the rule's. 0 leaves the rule's. The error is errdefs.ErrInvalidArgument.
+func (s *Selection) WithDepth(depth int) (*Selection, error) {
+	switch {
+	case depth == 0:
+		return s, nil
+	case depth < 0 || depth > MaxDepth:
+		return nil, fmt.Errorf("selection: %w", invalid("depth", strconv.Itoa(depth)+" is out of range", fmt.Sprintf("write 1 to %d, or 0 for the rule's own", MaxDepth)))
+	}
+	deep := *s
+	deep.rule.depth = depth
+	return &deep, nil
+}
 
 // OnError returns what an unknown status does to the pull.
 func (s *Selection) OnError() OnError { return s.rule.onError }

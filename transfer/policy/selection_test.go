@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/containerd/errdefs"
 )
 
 func TestDecide(t *testing.T) {
@@ -150,5 +152,32 @@ func TestMissing(t *testing.T) {
 				t.Errorf("required %q, want %q", got, tc.required)
 			}
 		})
+	}
+}
+
+// A client's depth replaces the rule's, within what a rule may ask for; what the rule
+// says of all else stays.
+func TestWithDepth(t *testing.T) {
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetAll}, Required: []string{SetSignatures}, Depth: 3, OnError: Fail}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Select("a.test/app", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for depth, want := range map[int]int{0: 3, 1: 1, 2: 2, MaxDepth: MaxDepth} {
+		deep, err := s.WithDepth(depth)
+		if err != nil || deep.Depth() != want || len(deep.Required()) != 1 || deep.OnError() != Fail {
+			t.Errorf("depth %d gives %s, %v", depth, deep, err)
+		}
+	}
+	if s.Depth() != 3 {
+		t.Errorf("the rule's own selection has depth %d now", s.Depth())
+	}
+	for _, depth := range []int{-1, MaxDepth + 1, 1 << 30} {
+		if _, err := s.WithDepth(depth); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "write 1 to 8") {
+			t.Errorf("depth %d: %v", depth, err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -34,6 +35,9 @@ const (
 	maxDepth = 16
 	// maxEntries bounds a tree whose labels were not written by a pull.
 	maxEntries = 10_000
+	// maxNesting is how deep the indexes within a referrer may lie, as a pull
+	// takes them.
+	maxNesting = 2
 )
 
 // Image is an image with the referrers that are stored with it. Its JSON is what
@@ -74,12 +78,14 @@ func (s Subject) Name() string {
 
 // Referrer is a referrer that is stored.
 type Referrer struct {
-	Digest       digest.Digest     `json:"digest"`
-	MediaType    string            `json:"mediaType"`
-	ArtifactType string            `json:"artifactType"`
-	Size         int64             `json:"size"` // of the manifest, in bytes
-	Annotations  map[string]string `json:"annotations"`
-	Subject      digest.Digest     `json:"subject"`
+	Digest       digest.Digest `json:"digest"`
+	MediaType    string        `json:"mediaType"`
+	ArtifactType string        `json:"artifactType"`
+	Size         int64         `json:"size"` // of the manifest, in bytes
+	// ContentSize is that of all it names, config and layers, in bytes.
+	ContentSize int64             `json:"contentSize"`
+	Annotations map[string]string `json:"annotations"`
+	Subject     digest.Digest     `json:"subject"`
 	// Unlisted is since when the registry lists it no longer; zero where the
 	// last pull found it.
 	Unlisted  time.Time  `json:"unlisted,omitzero"`
@@ -238,6 +244,7 @@ func referrer(ctx context.Context, store Store, info content.Info) Referrer {
 		return r
 	}
 	r.MediaType = m.MediaType
+	r.ContentSize = contentSize(ctx, store, m, maxNesting)
 	if r.ArtifactType == "" {
 		r.ArtifactType = m.ArtifactType
 	}
@@ -245,6 +252,27 @@ func referrer(ctx context.Context, store Store, info content.Info) Referrer {
 		r.Annotations = m.Annotations
 	}
 	return r
+}
+
+// contentSize adds up what the manifest names; of an index, what its manifests name
+// as well.
+func contentSize(ctx context.Context, store Store, m *artifact.Manifest, nesting int) int64 {
+	var total int64
+	for _, list := range [][]ocispec.Descriptor{m.Blobs, m.Manifests} {
+		for _, desc := range list {
+			if desc.Size > 0 && desc.Size < math.MaxInt64-total { // what a stranger wrote
+				total += desc.Size
+			}
+		}
+	}
+	for _, desc := range m.Manifests {
+		if child, err := Manifest(ctx, store, desc); err == nil && nesting > 0 {
+			if size := contentSize(ctx, store, child, nesting-1); size < math.MaxInt64-total {
+				total += size
+			}
+		}
+	}
+	return total
 }
 
 // Whole says whether a referrer is stored with all that it names.

@@ -79,6 +79,73 @@ func (x *ExplainDestination) GetPlatforms() []string {
 	return nil
 }
 
+// FetchDestination is the destination of a transfer that takes the referrers of an
+// image which is stored already, and nothing of the image itself. The source names
+// the image with the digest that is stored.
+type FetchDestination struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stream is where the daemon sends one Explanation of what it did.
+	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// platforms are those whose manifests are asked about, next to the image's
+	// root. None means the daemon's own.
+	Platforms []string `protobuf:"bytes,2,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	// all_platforms asks about every manifest of the image that is stored.
+	AllPlatforms  bool `protobuf:"varint,3,opt,name=all_platforms,json=allPlatforms,proto3" json:"all_platforms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchDestination) Reset() {
+	*x = FetchDestination{}
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchDestination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchDestination) ProtoMessage() {}
+
+func (x *FetchDestination) ProtoReflect() protoreflect.Message {
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchDestination.ProtoReflect.Descriptor instead.
+func (*FetchDestination) Descriptor() ([]byte, []int) {
+	return file_transferreferrers_v1_explain_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FetchDestination) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *FetchDestination) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *FetchDestination) GetAllPlatforms() bool {
+	if x != nil {
+		return x.AllPlatforms
+	}
+	return false
+}
+
 // Explanation is the daemon's answer.
 type Explanation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -90,7 +157,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_transferreferrers_v1_explain_proto_msgTypes[1]
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +169,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_transferreferrers_v1_explain_proto_msgTypes[1]
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,7 +182,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_transferreferrers_v1_explain_proto_rawDescGZIP(), []int{1}
+	return file_transferreferrers_v1_explain_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Explanation) GetJson() []byte {
@@ -132,7 +199,11 @@ const file_transferreferrers_v1_explain_proto_rawDesc = "" +
 	"\"transferreferrers/v1/explain.proto\x12\x14transferreferrers.v1\"J\n" +
 	"\x12ExplainDestination\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1c\n" +
-	"\tplatforms\x18\x02 \x03(\tR\tplatforms\"!\n" +
+	"\tplatforms\x18\x02 \x03(\tR\tplatforms\"m\n" +
+	"\x10FetchDestination\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1c\n" +
+	"\tplatforms\x18\x02 \x03(\tR\tplatforms\x12#\n" +
+	"\rall_platforms\x18\x03 \x01(\bR\fallPlatforms\"!\n" +
 	"\vExplanation\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\fR\x04jsonBNZLgithub.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1;v1b\x06proto3"
 
@@ -148,10 +219,11 @@ func file_transferreferrers_v1_explain_proto_rawDescGZIP() []byte {
 	return file_transferreferrers_v1_explain_proto_rawDescData
 }
 
-var file_transferreferrers_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_transferreferrers_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_transferreferrers_v1_explain_proto_goTypes = []any{
 	(*ExplainDestination)(nil), // 0: transferreferrers.v1.ExplainDestination
-	(*Explanation)(nil),        // 1: transferreferrers.v1.Explanation
+	(*FetchDestination)(nil),   // 1: transferreferrers.v1.FetchDestination
+	(*Explanation)(nil),        // 2: transferreferrers.v1.Explanation
 }
 var file_transferreferrers_v1_explain_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -172,7 +244,7 @@ func file_transferreferrers_v1_explain_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transferreferrers_v1_explain_proto_rawDesc), len(file_transferreferrers_v1_explain_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -85,8 +85,8 @@ func (x *Source) GetSelection() *Selection {
 }
 
 // Selection is a client's wish about the referrers of one transfer. On a pull it
-// replaces the artifact types of the operator's rule. It never lifts what the rule
-// requires, nor a limit. On a push it has the stored referrers carried.
+// replaces the artifact types and the depth of the operator's rule. It never lifts
+// what the rule requires, nor a limit. On a push it has the stored referrers carried.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// artifact_types are exact media types, globs ("application/vnd.example.*"),
@@ -95,6 +95,10 @@ type Selection struct {
 	// types as they are, and on a push carries all; a list of denials only takes
 	// nothing.
 	ArtifactTypes []string `protobuf:"bytes,1,rep,name=artifact_types,json=artifactTypes,proto3" json:"artifact_types,omitempty"`
+	// depth is how many levels of referrers a pull takes: 1 takes those of the image,
+	// 2 also theirs, at most 8. 0 leaves the rule's own depth as it is. A push passes
+	// over it.
+	Depth         int32 `protobuf:"varint,2,opt,name=depth,proto3" json:"depth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +140,13 @@ func (x *Selection) GetArtifactTypes() []string {
 	return nil
 }
 
+func (x *Selection) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
 var File_transferreferrers_v1_source_proto protoreflect.FileDescriptor
 
 const file_transferreferrers_v1_source_proto_rawDesc = "" +
@@ -143,9 +154,10 @@ const file_transferreferrers_v1_source_proto_rawDesc = "" +
 	"!transferreferrers/v1/source.proto\x12\x14transferreferrers.v1\x1a\x19google/protobuf/any.proto\"y\n" +
 	"\x06Source\x120\n" +
 	"\bregistry\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\bregistry\x12=\n" +
-	"\tselection\x18\x02 \x01(\v2\x1f.transferreferrers.v1.SelectionR\tselection\"2\n" +
+	"\tselection\x18\x02 \x01(\v2\x1f.transferreferrers.v1.SelectionR\tselection\"H\n" +
 	"\tSelection\x12%\n" +
-	"\x0eartifact_types\x18\x01 \x03(\tR\rartifactTypesBNZLgithub.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1;v1b\x06proto3"
+	"\x0eartifact_types\x18\x01 \x03(\tR\rartifactTypes\x12\x14\n" +
+	"\x05depth\x18\x02 \x01(\x05R\x05depthBNZLgithub.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1;v1b\x06proto3"
 
 var (
 	file_transferreferrers_v1_source_proto_rawDescOnce sync.Once
