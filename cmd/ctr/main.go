@@ -16,6 +16,6 @@ func main() {
 	ctr.Commands = append(ctr.Commands, referrers.Command)
 	if err := ctr.Run(context.Background(), os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "ctr:", err)
-		os.Exit(1)
+		os.Exit(referrers.ExitCode(err))
 	}
 }

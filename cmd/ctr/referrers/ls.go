@@ -3,64 +3,91 @@ package referrers
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 	"time"
-	"unicode"
 
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/urfave/cli/v3"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 var lsCommand = &cli.Command{
 	Name:      "ls",
 	Aliases:   []string{"list"},
-	Usage:     "List the referrers that are stored with an image",
-	ArgsUsage: "[flags] <image>",
+	Usage:     "List the referrers that are stored with an image, or with all images",
+	ArgsUsage: "[flags] [<image>]",
 	Description: `List the referrers that are in the content store, tied to the image: those of
 its index and those of each of its manifests that is stored. No registry is asked.
+Without an image, all images are listed with how many of each kind refer to them.
 
-The status of a subject says what the last pull learnt:
+The status of a subject says what the last pull or fetch learnt:
   present    the registry listed its referrers
   absent     the registry said that there are none
-  unknown    it could not be learnt, or no pull asked
+  unknown    it could not be learnt, or no one asked
   truncated  a limit cut the list
 
 Examples:
+  ctr referrers ls
   ctr referrers ls docker.io/library/alpine:latest
+  ctr referrers ls --artifact-type signatures --depth 1 docker.io/library/alpine:latest
   ctr referrers ls --format json docker.io/library/alpine:latest`,
 	Flags: []cli.Flag{
 		&cli.StringFlag{
 			Name:  "format",
-			Usage: `"tree" or "json"`,
-			Value: "tree",
+			Usage: `"tree", "table" or "json" (default: "tree" of an image, "table" of all)`,
+		},
+		&cli.StringSliceFlag{
+			Name:  "artifact-type",
+			Usage: "List those of the artifact type, glob or set alone, and exit with 3 or 4 where there is none",
+		},
+		&cli.IntFlag{
+			Name:  "depth",
+			Usage: "List that many levels of referrers: 1 is those of the image alone (default: all)",
+		},
+		&cli.BoolFlag{
+			Name:    "quiet",
+			Aliases: []string{"q"},
+			Usage:   "Print only the referrers' digests, or without an image the images' names",
 		},
 	},
-	DisableSliceFlagSeparator: true,
 	Action: func(ctx context.Context, cmd *cli.Command) error {
-		ref := cmd.Args().First()
-		if ref == "" {
-			return errors.New("name an image, as `ctr images ls` shows it")
+		format := cmd.String("format")
+		if !slices.Contains([]string{"", "tree", "table", "json"}, format) {
+			return usagef(`format %q is not known; write "tree", "table" or "json"`, format)
 		}
-		var print func(io.Writer, *stored.Image) error
-		switch format := cmd.String("format"); format {
-		case "tree":
-			print = printTree
-		case "json":
-			print = printJSON[*stored.Image]
-		default:
-			return fmt.Errorf(`format %q is not known; write "tree" or "json"`, format)
+		if format != "" && cmd.Bool("quiet") {
+			return usagef("--quiet has a format of its own; leave out --format")
+		}
+		types, depth := cmd.StringSlice("artifact-type"), cmd.Int("depth")
+		if depth < 0 {
+			return usagef("--depth %d is out of range; write 1 or more, or 0 for all", depth)
+		}
+		if cmd.NArg() == 0 {
+			if len(types) > 0 || depth > 0 {
+				return usagef("--artifact-type and --depth need an image; name one, as `ctr images ls` shows it")
+			}
+			return lsAll(ctx, cmd, format)
+		}
+		name, err := onlyImage(cmd)
+		if err != nil {
+			return err
+		}
+		wanted, err := selector(types)
+		if err != nil {
+			return err
 		}
 		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
 		if err != nil {
 			return err
 		}
 		defer cancel()
-		image, err := client.ImageService().Get(ctx, ref)
+		image, err := getImage(ctx, client, name)
 		if err != nil {
 			return err
 		}
@@ -68,8 +95,130 @@ Examples:
 		if err != nil {
 			return err
 		}
-		return print(cmd.Root().Writer, read)
+		read.Referrers = matching(read.Referrers, wanted, depth)
+		if cmd.Bool("quiet") {
+			err = printDigests(cmd.Root().Writer, read, wanted)
+		} else {
+			err = printImage(cmd.Root().Writer, read, format)
+		}
+		if err != nil {
+			return err
+		}
+		if len(types) > 0 && len(read.Referrers) == 0 {
+			return noneStored(read, types)
+		}
+		return nil
 	},
+}
+
+// lsAll lists all images. One that cannot be read is unknown, and does not keep the
+// others from being listed.
+func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
+	client, ctx, cancel, err := commands.NewClient(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	list, err := client.ImageService().List(ctx)
+	if err != nil {
+		return err
+	}
+	w := cmd.Root().Writer
+	if cmd.Bool("quiet") {
+		out := &lines{w: w}
+		for _, image := range list {
+			out.line("", image.Name)
+		}
+		return out.err
+	}
+	read, failed := []*stored.Image{}, 0
+	for _, image := range list {
+		r, err := stored.Read(ctx, client.ContentStore(), image)
+		if err != nil {
+			failed++
+			fmt.Fprintln(cmd.Root().ErrWriter, "ctr:", printable(err.Error()))
+			r = unreadable(image)
+		}
+		read = append(read, r)
+	}
+	switch format {
+	case "json":
+		err = printJSON(w, read)
+	case "tree":
+		for _, r := range read {
+			if err = printTree(w, r, time.Now()); err != nil {
+				break
+			}
+		}
+	default:
+		err = printImages(w, read, time.Now())
+	}
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d images could not be read", failed, len(list))
+	}
+	return err
+}
+
+func unreadable(image images.Image) *stored.Image {
+	return &stored.Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []stored.Referrer{}}
+}
+
+func printDigests(w io.Writer, image *stored.Image, wanted func(policy.Referrer) bool) error {
+	out := &lines{w: w}
+	for _, r := range flat(image.Referrers) {
+		if wanted(policyOf(r)) {
+			out.line("", r.Digest.String())
+		}
+	}
+	return out.err
+}
+
+func printImage(w io.Writer, image *stored.Image, format string) error {
+	switch format {
+	case "json":
+		return printJSON(w, image)
+	case "table":
+		return printReferrers(w, image, time.Now())
+	default:
+		return printTree(w, image, time.Now())
+	}
+}
+
+// matching keeps the wanted referrers, and those that lead to them, down to the depth;
+// 0 is all the way.
+func matching(referrers []stored.Referrer, wanted func(policy.Referrer) bool, depth int) []stored.Referrer {
+	out := []stored.Referrer{}
+	for _, r := range referrers {
+		if depth == 1 {
+			r.Referrers = []stored.Referrer{}
+		} else {
+			r.Referrers = matching(r.Referrers, wanted, depth-1)
+		}
+		if len(r.Referrers) > 0 || wanted(policyOf(r)) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// flat returns the tree's referrers, each once.
+func flat(referrers []stored.Referrer) []stored.Referrer {
+	var out []stored.Referrer
+	var walk func([]stored.Referrer)
+	walk = func(list []stored.Referrer) {
+		for _, r := range list {
+			if !slices.ContainsFunc(out, func(o stored.Referrer) bool { return o.Digest == r.Digest }) {
+				out = append(out, r)
+			}
+			walk(r.Referrers)
+		}
+	}
+	walk(referrers)
+	return out
+}
+
+func policyOf(r stored.Referrer) policy.Referrer {
+	return policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}
 }
 
 func printJSON[T any](w io.Writer, v T) error {
@@ -77,75 +226,4 @@ func printJSON[T any](w io.Writer, v T) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
-}
-
-// printTree draws the image's subjects, and beneath each what refers to it.
-func printTree(w io.Writer, image *stored.Image) error {
-	out := &treeWriter{w: w}
-	out.line("", image.Name)
-	for i, s := range image.Subjects {
-		last := i == len(image.Subjects)-1
-		text := fmt.Sprintf("%s %s: %s", s.Name(), s.Digest, s.Status)
-		if s.Checked.IsZero() {
-			text += ", never asked"
-		} else {
-			text += ", checked " + s.Checked.Format(time.RFC3339)
-		}
-		out.line(branch(last), text)
-		var referrers []stored.Referrer
-		for _, r := range image.Referrers {
-			if r.Subject == s.Digest {
-				referrers = append(referrers, r)
-			}
-		}
-		out.referrers(indent(last), referrers)
-	}
-	return out.err
-}
-
-type treeWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (t *treeWriter) line(prefix, text string) {
-	if t.err == nil {
-		_, t.err = fmt.Fprintln(t.w, prefix+text)
-	}
-}
-
-func (t *treeWriter) referrers(prefix string, referrers []stored.Referrer) {
-	for i, r := range referrers {
-		last := i == len(referrers)-1
-		text := printable(r.ArtifactType) + " " + r.Digest.String()
-		if !r.Unlisted.IsZero() {
-			text += ", no longer listed since " + r.Unlisted.Format(time.RFC3339)
-		}
-		t.line(prefix+branch(last), text)
-		t.referrers(prefix+indent(last), r.Referrers)
-	}
-}
-
-// printable keeps what a stranger wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
-
-func branch(last bool) string {
-	if last {
-		return "└── "
-	}
-	return "├── "
-}
-
-func indent(last bool) string {
-	if last {
-		return "    "
-	}
-	return "│   "
 }

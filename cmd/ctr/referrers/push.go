@@ -2,14 +2,11 @@ package referrers
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
 	"github.com/containerd/containerd/v2/cmd/ctr/commands/images"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/image"
-	"github.com/containerd/platforms"
 	"github.com/urfave/cli/v3"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
@@ -32,7 +29,7 @@ Examples:
   ctr referrers push registry.example.com/app:v1
   ctr referrers push --artifact-type signatures registry.example.com/app:v1 docker.io/library/app:v1
   ctr referrers push --artifact-type all --artifact-type '!sboms' registry.example.com/app:v1`,
-	Flags: append(append([]cli.Flag{}, commands.RegistryFlags...),
+	Flags: registryFlags(
 		&cli.StringSliceFlag{
 			Name:  "platform",
 			Usage: "Push content from a specific platform",
@@ -42,18 +39,17 @@ Examples:
 			Usage: "Push only referrers of the artifact type, glob or set (default: all that are stored)",
 		},
 	),
-	DisableSliceFlagSeparator: true,
 	Action: func(ctx context.Context, cmd *cli.Command) error {
 		ref, local := cmd.Args().First(), cmd.Args().Get(1)
 		if ref == "" {
-			return errors.New("name the remote image to push to")
+			return usagef("name the remote image to push to")
 		}
 		if local == "" {
 			local = ref
 		}
-		wanted, err := platforms.ParseAll(cmd.StringSlice("platform"))
+		wanted, err := platformsOf(cmd)
 		if err != nil {
-			return fmt.Errorf("invalid platform: %w", err)
+			return err
 		}
 		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
 		if err != nil {
@@ -72,6 +68,7 @@ Examples:
 		}
 		progress, done := images.ProgressHandler(ctx, cmd.Root().Writer)
 		defer done()
-		return client.Transfer(ctx, image.NewStore(local, image.WithPlatforms(wanted...)), dst, transfer.WithProgress(progress))
+		err = client.Transfer(ctx, image.NewStore(local, image.WithPlatforms(wanted...)), dst, transfer.WithProgress(progress))
+		return inactive(ctx, client, err)
 	},
 }

@@ -1,0 +1,99 @@
+package referrers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+func TestExitCode(t *testing.T) {
+	for want, err := range map[int]error{
+		0:         nil,
+		exitError: errors.New("x"),
+		exitUsage: fmt.Errorf("wrapped: %w", usagef("x")),
+	} {
+		if got := ExitCode(err); got != want {
+			t.Errorf("%v exits with %d, want %d", err, got, want)
+		}
+		if got := ExitCode(shown(err)); got != want {
+			t.Errorf("%v, shown, exits with %d, want %d", err, got, want)
+		}
+	}
+	err := shown(fmt.Errorf("said \x1b[31m: %w", errdefs.ErrNotFound))
+	if !errdefs.IsNotFound(err) || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("shown is %q", err)
+	}
+	if shown(nil) != nil {
+		t.Error("no error is shown as one")
+	}
+}
+
+// Every code is in the help.
+func TestExitCodesAreDescribed(t *testing.T) {
+	for _, c := range Command.Commands {
+		for code := range exitRefused + 1 {
+			if !strings.Contains(c.Description, fmt.Sprintf("\n  %d  ", code)) {
+				t.Errorf("the help of %s lacks code %d", c.Name, code)
+			}
+		}
+	}
+}
+
+func TestFetchedExitCode(t *testing.T) {
+	subject := func(s discovery.Status, taken, left int) explain.Subject {
+		return explain.Subject{Status: s, Taken: make([]explain.Referrer, taken), Left: make([]explain.Referrer, left)}
+	}
+	for name, tc := range map[string]struct {
+		e    explain.Explanation
+		want int
+	}{
+		"taken":              {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 1, 1)}}, 0},
+		"not asked":          {explain.Explanation{}, exitUnknown},
+		"absent":             {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Absent, 0, 0)}}, exitNone},
+		"left":               {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 0, 1)}}, exitNone},
+		"unknown":            {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 1, 0), subject(discovery.Unknown, 0, 0)}}, exitUnknown},
+		"truncated":          {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Truncated, 1, 0)}}, exitUnknown},
+		"refused, unknown":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Unknown, 0, 0)}}, exitRefused},
+		"refused, nothing":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Absent, 0, 0)}}, exitRefused},
+		"a referrer's alone": {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Absent, 0, 0), subject(discovery.Absent, 1, 0)}}, 0},
+	} {
+		if got := ExitCode(fetched(&tc.e)); got != tc.want {
+			t.Errorf("%s: exits with %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// That nothing is stored is known only where every subject was answered for.
+func TestNoneStored(t *testing.T) {
+	subject := func(s discovery.Status, at time.Time) stored.Subject {
+		return stored.Subject{Status: s, Checked: at}
+	}
+	image := func(subjects ...stored.Subject) *stored.Image {
+		subjects[0].Digest = root
+		return &stored.Image{Digest: root, Subjects: subjects}
+	}
+	for name, tc := range map[string]struct {
+		image *stored.Image
+		want  int
+	}{
+		"absent":                    {image(subject(discovery.Absent, now)), exitNone},
+		"present":                   {image(subject(discovery.Present, now)), exitNone},
+		"unknown":                   {image(subject(discovery.Unknown, now)), exitUnknown},
+		"truncated":                 {image(subject(discovery.Truncated, now)), exitUnknown},
+		"never asked":               {image(subject(discovery.Unknown, time.Time{})), exitUnknown},
+		"a platform unknown":        {image(subject(discovery.Present, now), subject(discovery.Unknown, now)), exitUnknown},
+		"a platform never asked of": {image(subject(discovery.Present, now), subject(discovery.Unknown, time.Time{})), exitNone},
+	} {
+		if got := ExitCode(noneStored(tc.image, []string{"sboms"})); got != tc.want {
+			t.Errorf("%s: exits with %d, want %d", name, got, tc.want)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package referrers
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+)
+
+var formatFlag = &cli.StringFlag{
+	Name:  "format",
+	Usage: `"text" or "json"`,
+	Value: "text",
+}
+
+// printerOf returns what prints an explanation in the format that is asked for; the
+// text ends with the verdict.
+func printerOf(cmd *cli.Command, verdict func(*explain.Explanation) string) (func(io.Writer, *explain.Explanation) error, error) {
+	switch format := cmd.String("format"); format {
+	case "text":
+		return func(w io.Writer, e *explain.Explanation) error { return printExplanation(w, e, verdict(e)) }, nil
+	case "json":
+		return printJSON[*explain.Explanation], nil
+	default:
+		return nil, usagef(`format %q is not known; write "text" or "json"`, format)
+	}
+}
+
+// printExplanation prints what was asked, answered and decided.
+func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error {
+	out := &lines{w: w}
+	out.line("", printable(e.Image+" "+e.Digest.String()))
+	out.line("", printable(e.Selection))
+	for _, s := range e.Subjects {
+		out.line("", "")
+		out.line("", printable(fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status)))
+		for _, a := range s.Answers {
+			out.line("  asked ", printable(answerText(a)))
+		}
+		for _, r := range s.Taken {
+			out.line("  take  ", printable(fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason)))
+		}
+		for _, r := range s.Left {
+			if r.Digest == "" { // a request that failed
+				out.line("  error ", printable(r.Reason))
+				continue
+			}
+			out.line("  leave ", printable(fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason)))
+		}
+	}
+	out.line("", "")
+	if len(e.Subjects) == 0 {
+		out.line("", "no registry is asked: nothing is taken and nothing required")
+	}
+	out.line("", printable(verdict))
+	return out.err
+}
+
+func subjectName(e *explain.Explanation, s explain.Subject) string {
+	switch {
+	case s.Digest == e.Digest:
+		return "root"
+	case s.Platform != "":
+		return s.Platform
+	case s.Image:
+		return "manifest"
+	default:
+		return "referrer"
+	}
+}
+
+func answerText(a explain.Answer) string {
+	text := a.Host + ": " + a.Request
+	if a.Status != "" {
+		text += ": " + string(a.Status)
+	}
+	if a.Code != 0 {
+		text += fmt.Sprintf(" (HTTP %d)", a.Code)
+	}
+	if a.Detail != "" {
+		text += ": " + a.Detail
+	}
+	return text
+}

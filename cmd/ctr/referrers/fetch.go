@@ -1,0 +1,173 @@
+package referrers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containerd/containerd/v2/cmd/ctr/commands"
+	"github.com/containerd/containerd/v2/cmd/ctr/commands/images"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/urfave/cli/v3"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+)
+
+var fetchCommand = &cli.Command{
+	Name:      "fetch",
+	Usage:     "Fetch the referrers of an image that is stored, without pulling it",
+	ArgsUsage: "[flags] <image>",
+	Description: `Ask the registry what refers to the image, as it is stored here, and store what
+the daemon's rule chooses of it, as a pull does. The image itself stays as it is,
+whatever its tag says by now, and no referrer that is stored is let go: one that the
+registry no longer lists is marked.
+
+Of an image for several platforms its index and its manifest for the daemon's own
+platform are asked about, unless flags say otherwise.
+
+What came is kept even where this ends with exit code 4 or 6.
+
+Examples:
+  ctr referrers fetch docker.io/library/alpine:latest
+  ctr referrers fetch --artifact-type sboms --depth 1 docker.io/library/alpine:latest
+  ctr -n k8s.io referrers fetch --hosts-dir /etc/containerd/certs.d registry.example.com/app:v1`,
+	Flags: registryFlags(
+		formatFlag,
+		&cli.StringSliceFlag{
+			Name:  "platform",
+			Usage: "Ask about the manifest for the platform (default: the daemon's)",
+		},
+		&cli.BoolFlag{
+			Name:  "all-platforms",
+			Usage: "Ask about every manifest of the image that is stored",
+		},
+		&cli.StringSliceFlag{
+			Name:  "artifact-type",
+			Usage: "Fetch what is of the artifact type, glob or set, in place of the rule's",
+		},
+		&cli.IntFlag{
+			Name:  "depth",
+			Usage: "Fetch that many levels of referrers (default: the rule's)",
+		},
+		&cli.BoolFlag{
+			Name:    "quiet",
+			Aliases: []string{"q"},
+			Usage:   "Print nothing but errors",
+		},
+	),
+	Action: func(ctx context.Context, cmd *cli.Command) error {
+		name, err := onlyImage(cmd)
+		if err != nil {
+			return err
+		}
+		print, err := printerOf(cmd, fetchVerdict)
+		if err != nil {
+			return err
+		}
+		wanted, err := platformsOf(cmd)
+		if err != nil {
+			return err
+		}
+		opts := []explain.FetchOpt{explain.WithPlatforms(wanted...)}
+		if cmd.Bool("all-platforms") {
+			if len(wanted) > 0 {
+				return usagef("--platform and --all-platforms exclude each other")
+			}
+			opts = append(opts, explain.WithAllPlatforms())
+		}
+		if cmd.Bool("quiet") {
+			if cmd.IsSet("format") {
+				return usagef("--quiet prints nothing; leave out --format")
+			}
+			print = func(io.Writer, *explain.Explanation) error { return nil }
+		}
+		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		image, err := getImage(ctx, client, name)
+		if err != nil {
+			return err
+		}
+		ref, err := atDigest(image)
+		if err != nil {
+			return err
+		}
+		src, err := selectingSource(ctx, cmd, ref)
+		if err != nil {
+			return err
+		}
+		dst := explain.NewFetch(opts...)
+		if err := withProgress(ctx, cmd, func(opts ...transfer.Opt) error {
+			return client.Transfer(ctx, src, dst, opts...)
+		}); err != nil {
+			return inactive(ctx, client, err)
+		}
+		e, err := dst.Explanation(ctx)
+		if err != nil {
+			return err
+		}
+		e.Image = image.Name
+		if err := print(cmd.Root().Writer, e); err != nil {
+			return err
+		}
+		return fetched(e)
+	},
+}
+
+// withProgress draws what comes in as `ctr images pull` does, where a person reads
+// the text: in a pipe it would be drawn anew at every step.
+func withProgress(ctx context.Context, cmd *cli.Command, run func(...transfer.Opt) error) error {
+	w := cmd.Root().Writer
+	if cmd.Bool("quiet") || cmd.String("format") != "text" || !isTerminal(w) {
+		return run()
+	}
+	progress, done := images.ProgressHandler(ctx, w)
+	defer done()
+	return run(transfer.WithProgress(progress))
+}
+
+// fetchVerdict says how much there is now.
+func fetchVerdict(e *explain.Explanation) string {
+	taken, _ := count(e)
+	text := fmt.Sprintf("%d referrers are stored with the image by this fetch", taken)
+	if taken == 1 {
+		text = "1 referrer is stored with the image by this fetch"
+	}
+	return text
+}
+
+func count(e *explain.Explanation) (taken, left int) {
+	for _, s := range e.Subjects {
+		taken += len(s.Taken)
+		left += len(s.Left)
+	}
+	return taken, left
+}
+
+// fetched turns the daemon's answer into an exit code.
+func fetched(e *explain.Explanation) error {
+	var unknown []string
+	for _, s := range e.Subjects {
+		if s.Status != discovery.Present && s.Status != discovery.Absent {
+			unknown = append(unknown, fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status))
+		}
+	}
+	taken, left := count(e)
+	switch {
+	case e.Refused != "":
+		return exitf(exitRefused, "what came is stored, but %s", e.Refused)
+	case len(e.Subjects) == 0:
+		return exitf(exitUnknown, "no registry was asked about image %s: %s; name what to fetch with --artifact-type", e.Image, e.Selection)
+	case len(unknown) > 0:
+		return exitf(exitUnknown, "what refers to image %s is not known in full (%s); `ctr referrers explain %s` tells why", e.Image, strings.Join(unknown, ", "), e.Image)
+	case taken == 0 && left > 0:
+		return exitf(exitNone, "nothing was fetched: the registry lists %d referrers of image %s, of which %s takes none; name others with --artifact-type", left, e.Image, e.Rule)
+	case taken == 0:
+		return exitf(exitNone, "nothing was fetched: the registry knows of no referrers of image %s", e.Image)
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+package referrers
+
+import (
+	"strings"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+// noneStored is the error where no stored referrer is one of what was asked for. That
+// none is stored says something of the registry only where it was learnt in full.
+func noneStored(image *stored.Image, what []string) error {
+	asked := "no referrer"
+	if len(what) > 0 {
+		asked = "no referrer that is " + strings.Join(what, " or ")
+	}
+	known := len(image.Subjects) > 0
+	for _, s := range image.Subjects {
+		if s.Checked.IsZero() && s.Digest != image.Digest {
+			continue // the manifest of a platform that was not pulled
+		}
+		known = known && (s.Status == discovery.Present || s.Status == discovery.Absent)
+	}
+	if !known {
+		return exitf(exitUnknown, "%s is stored with image %s, and what its registry has is not known in full; `ctr referrers fetch %s` asks it", asked, image.Name, image.Name)
+	}
+	return exitf(exitNone, "%s is stored with image %s; `ctr referrers explain %s` tells what its registry has and what the rule leaves there", asked, image.Name, image.Name)
+}

@@ -1,0 +1,69 @@
+package referrers
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/cmd/ctr/commands"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/log"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v3"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// registryFlags are those of ctr's own pull.
+func registryFlags(more ...cli.Flag) []cli.Flag {
+	return append(append([]cli.Flag{}, commands.RegistryFlags...), more...)
+}
+
+// registryOptions are those that ctr's own pull makes of its flags.
+func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]registry.Opt, error) {
+	for _, flag := range []string{"skip-verify", "tlscacert", "tlscert", "tlskey"} {
+		if cmd.IsSet(flag) {
+			return nil, usagef("--%s does not reach the daemon; configure the registry in a hosts directory and name it with --hosts-dir", flag)
+		}
+	}
+	credentials, err := commands.NewStaticCredentials(ctx, cmd, ref)
+	if err != nil {
+		return nil, err
+	}
+	opts := []registry.Opt{registry.WithCredentials(credentials), registry.WithHostDir(cmd.String("hosts-dir"))}
+	if cmd.Bool("plain-http") {
+		opts = append(opts, registry.WithDefaultScheme("http"))
+	}
+	debug := log.G(ctx).Writer()
+	if cmd.Bool("http-dump") {
+		opts = append(opts, registry.WithHTTPDebug(), registry.WithClientStream(debug))
+	}
+	if cmd.Bool("http-trace") {
+		opts = append(opts, registry.WithHTTPTrace(), registry.WithClientStream(debug))
+	}
+	return opts, nil
+}
+
+func platformsOf(cmd *cli.Command) ([]ocispec.Platform, error) {
+	wanted, err := platforms.ParseAll(cmd.StringSlice("platform"))
+	if err != nil {
+		return nil, usagef("--platform: %w", err)
+	}
+	return wanted, nil
+}
+
+// selector returns what tells referrers of the artifact types from others; all are
+// meant where none is named.
+func selector(types []string) (func(policy.Referrer) bool, error) {
+	if len(types) == 0 {
+		return func(policy.Referrer) bool { return true }, nil
+	}
+	p, err := policy.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.Select("", types)
+	if err != nil {
+		return nil, usagef("--artifact-type: %w", err)
+	}
+	return func(r policy.Referrer) bool { return s.DecideManifest(r).Verdict == policy.Take }, nil
+}

@@ -1,0 +1,104 @@
+package referrers
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/progress"
+	units "github.com/docker/go-units"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+// printTree draws the image's subjects, and beneath each what refers to it.
+func printTree(w io.Writer, image *stored.Image, now time.Time) error {
+	out := &lines{w: w}
+	out.line("", image.Name)
+	for i, s := range image.Subjects {
+		last := i == len(image.Subjects)-1
+		text := fmt.Sprintf("%s %s: %s, ", printable(s.Name()), s.Digest, printable(string(s.Status)))
+		if s.Checked.IsZero() {
+			text += "never asked"
+		} else {
+			text += "checked " + age(s.Checked, now)
+		}
+		out.line(branch(last), text)
+		var referrers []stored.Referrer
+		for _, r := range image.Referrers {
+			if r.Subject == s.Digest {
+				referrers = append(referrers, r)
+			}
+		}
+		out.referrers(indent(last), referrers)
+	}
+	return out.err
+}
+
+// lines writes lines until the first error.
+type lines struct {
+	w   io.Writer
+	err error
+}
+
+func (l *lines) line(prefix, text string) {
+	if l.err == nil {
+		_, l.err = fmt.Fprintln(l.w, prefix+text)
+	}
+}
+
+func (l *lines) referrers(prefix string, referrers []stored.Referrer) {
+	for i, r := range referrers {
+		last := i == len(referrers)-1
+		text := fmt.Sprintf("%s %s (%s)", typeOf(r), r.Digest, strings.Join(append(kind(r), size(r)), ", "))
+		if !r.Unlisted.IsZero() {
+			text += ", no longer listed since " + r.Unlisted.Format(time.RFC3339)
+		}
+		l.line(prefix+branch(last), text)
+		l.referrers(prefix+indent(last), r.Referrers)
+	}
+}
+
+func branch(last bool) string {
+	if last {
+		return "└── "
+	}
+	return "├── "
+}
+
+func indent(last bool) string {
+	if last {
+		return "    "
+	}
+	return "│   "
+}
+
+// typeOf returns the artifact type; what is damaged in the store has none.
+func typeOf(r stored.Referrer) string {
+	if r.ArtifactType == "" {
+		return "-"
+	}
+	return printable(r.ArtifactType)
+}
+
+// kind says which set the referrer belongs to, in the singular; a bundle's type does
+// not tell.
+func kind(r stored.Referrer) []string {
+	set := policy.SetOf(policyOf(r))
+	if set == "" {
+		return nil
+	}
+	return []string{strings.TrimSuffix(set, "s")}
+}
+
+// size is that of the manifest and of all it names.
+func size(r stored.Referrer) string { return bytesText(r.Size + r.ContentSize) }
+
+func bytesText(n int64) string { return progress.Bytes(n).String() }
+
+// age says how long ago that was, as ctr does elsewhere.
+func age(at, now time.Time) string {
+	return strings.ToLower(units.HumanDuration(now.Sub(at))) + " ago"
+}
