@@ -286,6 +286,9 @@ func (d *Daemon) lastLog() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
+// CtrPath returns the program that Ctr runs.
+func (d *Daemon) CtrPath() string { return d.config.Ctr }
+
 // Ctr runs ctr against the daemon and returns its standard output; standard
 // error is part of the error, and of the result of CtrAll.
 func (d *Daemon) Ctr(ctx context.Context, args ...string) (string, error) {

@@ -1,0 +1,90 @@
+package integration
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into docs/ctr.md")
+
+// docsHost stands for the registry, with as many characters as its address has.
+const docsHost = "reg.example.com"
+
+// What docs/ctr.md shows of the commands is what they print.
+func TestCtrDocs(t *testing.T) {
+	const path = "../docs/ctr.md"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	imageAlone(f, t, reg)
+	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)))
+	pull(t, d, reg.Host+"/app:v1")
+	signed, code, ran := false, 0, map[string]bool{}
+	run := func(command string) string {
+		if command == "echo $?" {
+			return fmt.Sprintln(code)
+		}
+		args := strings.Fields(strings.ReplaceAll(command, docsHost, reg.Host))
+		if len(args) < 3 || args[0] != "ctr" || args[1] != "referrers" {
+			t.Fatalf("%q is no command that this test runs", command)
+		}
+		ran[args[2]] = true
+		if args[2] == "fetch" && !signed {
+			signed = true
+			if err := f.PushReferrers(testContext(t), reg, "app"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := runCtr(t, d, args[1:]...)
+		code = r.code
+		if r.stdout != "" && !strings.HasSuffix(r.stdout, "\n") { // of a blob that cat prints
+			r.stdout += "\n"
+		}
+		return strings.ReplaceAll(r.stdout+r.stderr, reg.Host, docsHost)
+	}
+	written := regexp.MustCompile("(?s)```console\n.*?```\n").ReplaceAllStringFunc(string(text), func(block string) string {
+		out := "```console\n"
+		for line := range strings.Lines(block) {
+			if command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ "); ok {
+				out += line + run(command)
+			}
+		}
+		return out + "```\n"
+	})
+	for _, command := range referrersCommands {
+		if !ran[command] {
+			t.Errorf("the page does not show %s", command)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(written), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got, want := docsNormal(written), docsNormal(string(text)); got != want {
+		t.Errorf("the page differs from what the commands print, which `go test -run TestCtrDocs -update` writes; they print\n%s", written)
+	}
+}
+
+// docsNormal leaves out times, and spaces between columns.
+func docsNormal(s string) string {
+	for pattern, with := range map[string]string{
+		`(less than a|about a|an|\d+) (second|minute)s? ago`: "TIME ago",
+		`"checked": "[^"]*"`:        `"checked": "TIME"`,
+		` +`:                        " ",
+		`asked reg.example.com:\d+`: "asked reg.example.com",
+	} {
+		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
+	}
+	return s
+}
