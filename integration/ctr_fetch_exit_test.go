@@ -73,6 +73,12 @@ func TestFetchErrors(t *testing.T) {
 	if !sameDigests(before, contents(t, d)) {
 		t.Error("something was stored")
 	}
+	// Nothing can be tied to a manifest that was left in the registry.
+	d = startDaemon(t, active(everything))
+	pull(t, d, image, "--skip-metadata")
+	referrers(t, d, "fetch", "--platform", "linux/arm64", image).want(t, exitError, "no manifest", "linux/arm64")
+	referrers(t, d, "fetch", "--all-platforms", image).want(t, 0)
+	wantClean(t, d)
 	for name, disabled := range map[string][]string{"stock": nil, "service alone": {daemon.StockService}} {
 		t.Run(name, func(t *testing.T) {
 			d := startDaemon(t, daemon.Config{Disabled: disabled})

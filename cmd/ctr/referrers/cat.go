@@ -142,7 +142,7 @@ func several(w io.Writer, image string, matches []stored.Referrer) error {
 func severalLayers(w io.Writer, referrer digest.Digest, layers []ocispec.Descriptor, chosen []int) error {
 	out := &lines{w: w}
 	for _, i := range chosen {
-		out.line("  ", fmt.Sprintf("%d %s %s (%s)", i, printable(layers[i].MediaType), printable(layers[i].Digest.String()), bytesText(layers[i].Size)))
+		out.line("  ", fmt.Sprintf("%d %s %s (%s)", i, layers[i].MediaType, layers[i].Digest, bytesText(layers[i].Size)))
 	}
 	if out.err != nil {
 		return out.err

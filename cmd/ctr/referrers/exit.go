@@ -45,9 +45,8 @@ func usagef(format string, args ...any) error { return exitf(exitUsage, format, 
 
 // shown makes an error fit for a terminal.
 func shown(err error) error {
-	var coded *codedError
-	if err == nil || errors.As(err, &coded) && error(coded) == err {
-		return err
+	if err == nil {
+		return nil
 	}
 	return &codedError{ExitCode(err), err}
 }

@@ -31,30 +31,30 @@ func printerOf(cmd *cli.Command, verdict func(*explain.Explanation) string) (fun
 // printExplanation prints what was asked, answered and decided.
 func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error {
 	out := &lines{w: w}
-	out.line("", printable(e.Image+" "+e.Digest.String()))
-	out.line("", printable(e.Selection))
+	out.line("", e.Image+" "+e.Digest.String())
+	out.line("", e.Selection)
 	for _, s := range e.Subjects {
 		out.line("", "")
-		out.line("", printable(fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status)))
+		out.line("", fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status))
 		for _, a := range s.Answers {
-			out.line("  asked ", printable(answerText(a)))
+			out.line("  asked ", answerText(a))
 		}
 		for _, r := range s.Taken {
-			out.line("  take  ", printable(fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason)))
+			out.line("  take  ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
 		}
 		for _, r := range s.Left {
 			if r.Digest == "" { // a request that failed
-				out.line("  error ", printable(r.Reason))
+				out.line("  error ", r.Reason)
 				continue
 			}
-			out.line("  leave ", printable(fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason)))
+			out.line("  leave ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
 		}
 	}
 	out.line("", "")
 	if len(e.Subjects) == 0 {
 		out.line("", "no registry is asked: nothing is taken and nothing required")
 	}
-	out.line("", printable(verdict))
+	out.line("", verdict)
 	return out.err
 }
 

@@ -3,6 +3,7 @@ package referrers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -69,14 +70,14 @@ func stream(ctx context.Context, w io.Writer, store content.Provider, desc ocisp
 		return err
 	}
 	defer ra.Close()
+	end := func() error { return nil }
 	if isTerminal(w) {
 		t := &terminalWriter{w: w}
-		defer t.Close()
-		w = t
+		w, end = t, t.Close
 	}
 	verifier := desc.Digest.Verifier()
 	n, err := io.Copy(io.MultiWriter(w, verifier), content.NewReader(ra))
-	if err != nil {
+	if err := errors.Join(err, end()); err != nil {
 		return fmt.Errorf("%s: %w", desc.Digest, err)
 	}
 	if !verifier.Verified() || n != desc.Size {

@@ -2,7 +2,6 @@ package referrers
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -219,11 +218,4 @@ func flat(referrers []stored.Referrer) []stored.Referrer {
 
 func policyOf(r stored.Referrer) policy.Referrer {
 	return policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}
-}
-
-func printJSON[T any](w io.Writer, v T) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }

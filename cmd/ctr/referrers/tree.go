@@ -19,7 +19,7 @@ func printTree(w io.Writer, image *stored.Image, now time.Time) error {
 	out.line("", image.Name)
 	for i, s := range image.Subjects {
 		last := i == len(image.Subjects)-1
-		text := fmt.Sprintf("%s %s: %s, ", printable(s.Name()), s.Digest, printable(string(s.Status)))
+		text := fmt.Sprintf("%s %s: %s, ", s.Name(), s.Digest, s.Status)
 		if s.Checked.IsZero() {
 			text += "never asked"
 		} else {
@@ -37,7 +37,8 @@ func printTree(w io.Writer, image *stored.Image, now time.Time) error {
 	return out.err
 }
 
-// lines writes lines until the first error.
+// lines writes lines until the first error. What is in them is fit for a terminal:
+// much of it may come from a registry.
 type lines struct {
 	w   io.Writer
 	err error
@@ -45,7 +46,7 @@ type lines struct {
 
 func (l *lines) line(prefix, text string) {
 	if l.err == nil {
-		_, l.err = fmt.Fprintln(l.w, prefix+text)
+		_, l.err = fmt.Fprintln(l.w, prefix+printable(text))
 	}
 }
 
@@ -80,7 +81,7 @@ func typeOf(r stored.Referrer) string {
 	if r.ArtifactType == "" {
 		return "-"
 	}
-	return printable(r.ArtifactType)
+	return r.ArtifactType
 }
 
 // kind says which set the referrer belongs to, in the singular; a bundle's type does
