@@ -71,8 +71,12 @@ func TestCtrDocs(t *testing.T) {
 		}
 		return
 	}
-	if got, want := docsNormal(written), docsNormal(string(text)); got != want {
-		t.Errorf("the page differs from what the commands print, which `go test -run TestCtrDocs -update` writes; they print\n%s", written)
+	got, want := strings.Split(docsNormal(written), "\n"), strings.Split(docsNormal(string(text)), "\n")
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || got[i] != want[i] {
+			t.Fatalf("from line %d on the page differs from what the commands print, which `go test -run TestCtrDocs -update` writes:\n%s\nand the page\n%s",
+				i+1, strings.Join(got[min(i, len(got)):], "\n"), strings.Join(want[min(i, len(want)):], "\n"))
+		}
 	}
 }
 

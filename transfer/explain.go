@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 )
@@ -87,7 +88,14 @@ func explained(s gather.Subject, platform string) explain.Subject {
 		Digest: s.Digest, Platform: platform, Image: s.Image, Status: s.Status,
 		Answers: []explain.Answer{}, Taken: []explain.Referrer{}, Left: []explain.Referrer{},
 	}
-	for _, a := range s.Answers {
+	answers := slices.Clone(s.Answers)
+	slices.SortStableFunc(answers, func(a, b discovery.Answer) int {
+		if a.Via == discovery.ViaCosignTag && b.Via == discovery.ViaCosignTag { // asked at the same time
+			return cmp.Compare(a.Request, b.Request)
+		}
+		return cmp.Compare(order(a), order(b))
+	})
+	for _, a := range answers {
 		out.Answers = append(out.Answers, explain.Answer{Host: a.Host, Request: a.Request, Code: a.Code, Status: a.Status, Detail: a.Detail})
 	}
 	for _, t := range s.Taken {
@@ -98,4 +106,12 @@ func explained(s gather.Subject, platform string) explain.Subject {
 	}
 	slices.SortStableFunc(out.Left, func(a, b explain.Referrer) int { return cmp.Compare(a.Digest, b.Digest) })
 	return out
+}
+
+// order puts the answers about cosign's tags behind those about the listing.
+func order(a discovery.Answer) int {
+	if a.Via == discovery.ViaCosignTag {
+		return 1
+	}
+	return 0
 }
