@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +48,10 @@ type Request struct {
 	Path   string // with the query
 	Code   int
 	Header http.Header
+	// Start and End are when the front got the request and when its answer was
+	// written; Bytes is how long the answer's body was.
+	Start, End time.Time
+	Bytes      int64
 }
 
 func (r Request) String() string { return fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Code) }
@@ -65,10 +68,11 @@ type Registry struct {
 	closers     []func() error
 	o           options
 
-	mu       sync.Mutex
-	requests []Request
-	fault    Fault
-	tokens   map[string]bool
+	mu          sync.Mutex
+	requests    []Request
+	connections int
+	fault       Fault
+	tokens      map[string]bool
 }
 
 // Fault answers a request in the registry's place and returns true, or leaves it
@@ -153,6 +157,7 @@ func Start(kind Kind, opts ...Option) (*Registry, error) {
 	r.Backend = r.back.URL
 	front := r.counted(http.StripPrefix(r.o.prefix, r.faulty(r.authorized(handler))))
 	r.front = httptest.NewUnstartedServer(front)
+	r.front.Config.ConnState = r.connected
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that try TLS first
 	if r.o.tls {
 		r.front.TLS = &tls.Config{}
@@ -196,59 +201,6 @@ func (r *Registry) Fail(fault Fault) {
 	defer r.mu.Unlock()
 	r.fault = fault
 }
-
-// Requests returns what reached the front since the last Reset.
-func (r *Registry) Requests() []Request {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.requests)
-}
-
-// Count returns how many requests have the substring in "METHOD path".
-func (r *Registry) Count(substring string) int {
-	n := 0
-	for _, q := range r.Requests() {
-		if strings.Contains(q.Method+" "+q.Path, substring) {
-			n++
-		}
-	}
-	return n
-}
-
-// Reset forgets the requests.
-func (r *Registry) Reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.requests = nil
-}
-
-func (r *Registry) counted(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if r.o.delay > 0 {
-			time.Sleep(r.o.delay)
-		}
-		c := &codeWriter{ResponseWriter: w, code: http.StatusOK}
-		defer func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.requests = append(r.requests, Request{Method: q.Method, Path: q.URL.RequestURI(), Code: c.code, Header: q.Header.Clone()})
-		}()
-		next.ServeHTTP(c, q)
-	})
-}
-
-type codeWriter struct {
-	http.ResponseWriter
-	code int
-}
-
-func (w *codeWriter) WriteHeader(code int) {
-	w.code = code
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap serves http.ResponseController.
-func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (r *Registry) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
