@@ -129,6 +129,7 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	return transfer.New(transfer.Config{
 		Local:  local,
 		Store:  m.(*metadata.DB).ContentStore(),
+		Images: metadata.NewImageStore(m.(*metadata.DB)),
 		Leases: l.(leases.Manager),
 		Policy: rules,
 		Limits: config.limits(),

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,6 +44,7 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 		return err
 	}
 	defer p.close()
+	p.expect(ctx)
 	err = t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
 	t.Metrics.Pull(p.ended(err))
 	return err
@@ -58,6 +60,18 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 		p.claim = s.Claim()
 	}
 	return p, nil
+}
+
+// expect tells the source of an image that is not there, which it then gets with
+// a request less.
+func (p *pull) expect(ctx context.Context) {
+	s, ok := p.src.(*source.Source)
+	if !ok || p.t.Images == nil {
+		return
+	}
+	if _, err := p.t.Images.Get(ctx, s.Image()); errdefs.IsNotFound(err) {
+		s.Whole()
+	}
 }
 
 // open makes a source of the daemon's from one that is complete.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
 
@@ -29,6 +30,8 @@ type Config struct {
 	Local transfer.Transferrer
 	// Store is the content store that Local writes to.
 	Store content.Store
+	// Images says which images are there; nil means that it is not known.
+	Images images.Store
 	// Leases keeps what a pull brings in until it is tied to the image.
 	Leases leases.Manager
 	Policy *policy.Policy

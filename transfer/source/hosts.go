@@ -15,6 +15,7 @@ type hosts struct {
 	configure docker.RegistryHosts
 
 	mu    sync.Mutex
+	whole bool // see wholeTransport
 	known map[string][]docker.RegistryHost
 }
 
@@ -37,6 +38,9 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 			locks[host.Authorizer] = &lockedAuthorizer{inner: host.Authorizer}
 		}
 		configured[i].Authorizer = locks[host.Authorizer]
+	}
+	if h.whole {
+		wrapWhole(configured)
 	}
 	if h.known == nil {
 		h.known = map[string][]docker.RegistryHost{}

@@ -140,6 +140,18 @@ func (s *Source) Claim() *api.Selection {
 	return s.selection
 }
 
+// Whole has Resolve get the manifest, in place of asking for its digest alone, so
+// that the fetcher has it without another request. It is for images that are
+// not there: registries count the GET against their limits. It must come before
+// Resolve, on a source of the daemon's.
+func (s *Source) Whole() {
+	if s.hosts != nil {
+		s.hosts.mu.Lock()
+		defer s.hosts.mu.Unlock()
+		s.hosts.whole = true
+	}
+}
+
 // Resolve implements transfer.ImageResolver. It refuses with
 // errdefs.ErrFailedPrecondition where the client sent a selection that no one
 // claimed: the referrers plugin is not active.

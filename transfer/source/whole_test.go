@@ -1,0 +1,121 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+const resolvePull = docker.HostCapabilityPull | docker.HostCapabilityResolve
+
+// resolve resolves app:v1 at the hosts as a pull does, and fetches what it names.
+func resolve(ctx context.Context, whole bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
+	h := &hosts{whole: whole, configure: func(string) ([]docker.RegistryHost, error) { return slices.Clone(hostsOf), nil }}
+	defer h.close()
+	r := docker.NewResolver(docker.ResolverOptions{Hosts: h.get})
+	ref := hostsOf[0].Host + "/app:v1"
+	name, desc, err := r.Resolve(ctx, ref)
+	if err != nil {
+		return desc, nil, err
+	}
+	f, err := r.Fetcher(ctx, name)
+	if err != nil {
+		return desc, nil, err
+	}
+	rc, err := f.Fetch(ctx, desc)
+	if err != nil {
+		return desc, nil, err
+	}
+	defer rc.Close()
+	data, err := io.ReadAll(rc)
+	return desc, data, err
+}
+
+// What a tag names is fetched with one request, where it can be trusted and kept;
+// else with those that containerd makes, and to the same end.
+func TestWhole(t *testing.T) {
+	const text = `{"schemaVersion":2}`
+	right := digest.FromString(text)
+	manifest := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text))
+	stated := manifest.With("Docker-Content-Digest", right.String())
+	long := strings.Repeat(" ", remote.MaxManifestSize) + "{}"
+	tag, byDigest := base+"v1", base+right.String()
+	for _, tc := range []struct {
+		name     string
+		tag      hostile.Answer
+		requests []string // beyond these, as containerd's
+		fails    bool
+	}{
+		{"one request", stated, []string{"GET " + tag}, false},
+		{"no digest said", manifest, []string{"GET " + tag, "HEAD " + tag, "GET " + tag, "GET " + byDigest}, false},
+		{"digest of something else", manifest.With("Docker-Content-Digest", digest.FromString("other").String()),
+			[]string{"GET " + tag, "HEAD " + tag, "GET " + base + digest.FromString("other").String()}, true},
+		{"encoded", stated.With("Content-Encoding", "br"), []string{"GET " + tag, "HEAD " + tag, "GET " + byDigest}, false},
+		{"too long", hostile.Content(ocispec.MediaTypeImageIndex, []byte(long)).With("Docker-Content-Digest", digest.FromString(long).String()),
+			[]string{"GET " + tag, "HEAD " + tag, "GET " + base + digest.FromString(long).String()}, true},
+		{"not there", hostile.Answer{Code: http.StatusNotFound}, []string{"GET " + tag}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := hostile.New(t)
+			s.On(tag, tc.tag)
+			s.On(byDigest, manifest)
+			desc, data, err := resolve(t.Context(), true, s.RegistryHost(resolvePull))
+			if (err != nil) != tc.fails {
+				t.Fatalf("error %v", err)
+			}
+			if err == nil && (desc.Digest != right || desc.Size != int64(len(text)) || desc.MediaType != ocispec.MediaTypeImageIndex || string(data) != text) {
+				t.Errorf("resolved %+v, fetched %q", desc, data)
+			}
+			checkRequests(t, s, tc.requests...)
+		})
+	}
+}
+
+const base = "/v2/app/manifests/"
+
+func checkRequests(t *testing.T, s *hostile.Server, want ...string) {
+	t.Helper()
+	var got []string
+	for _, r := range s.Requests() {
+		got = append(got, fmt.Sprintf("%s %s", r.Method, r.Path))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("requests:\n got %q\nwant %q", got, want)
+	}
+}
+
+// Where the image is there, and where a mirror would be asked for the content that
+// the registry resolves, no manifest is fetched that may not be needed.
+func TestWholeIsLeftWhereItGainsNothing(t *testing.T) {
+	const text = `{"schemaVersion":2}`
+	answer := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text)).With("Docker-Content-Digest", digest.FromString(text).String())
+	start := func() *hostile.Server {
+		s := hostile.New(t)
+		s.On(base+"v1", answer)
+		s.On(base+digest.FromString(text).String(), answer)
+		return s
+	}
+	s := start()
+	if _, _, err := resolve(t.Context(), false, s.RegistryHost(resolvePull)); err != nil {
+		t.Fatal(err)
+	}
+	checkRequests(t, s, "HEAD "+base+"v1", "GET "+base+digest.FromString(text).String())
+
+	mirror, registry := start(), start()
+	if _, _, err := resolve(t.Context(), true, mirror.RegistryHost(docker.HostCapabilityPull), registry.RegistryHost(resolvePull)); err != nil {
+		t.Fatal(err)
+	}
+	checkRequests(t, registry, "HEAD "+base+"v1")
+	checkRequests(t, mirror, "GET "+base+digest.FromString(text).String())
+}
