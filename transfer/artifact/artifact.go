@@ -5,6 +5,7 @@ package artifact
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,18 +71,40 @@ func (d *Descriptors) UnmarshalJSON(data []byte) error {
 
 func isNull(data []byte) bool { return bytes.Equal(bytes.TrimSpace(data), []byte("null")) }
 
-// descriptor is what is read of an ocispec.Descriptor. Inline data, URLs and
-// platforms are not even built: nothing here uses them.
+// descriptor is what is read of an ocispec.Descriptor. URLs and platforms are not
+// even built: nothing here uses them.
 type descriptor struct {
 	MediaType    string        `json:"mediaType"`
 	ArtifactType string        `json:"artifactType"`
 	Digest       digest.Digest `json:"digest"`
 	Size         int64         `json:"size"`
 	Annotations  telling       `json:"annotations"`
+	Data         inline        `json:"data"`
 }
 
 func (d *descriptor) descriptor() ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: d.MediaType, ArtifactType: d.ArtifactType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
+	return ocispec.Descriptor{MediaType: d.MediaType, ArtifactType: d.ArtifactType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations, Data: d.Data}
+}
+
+// MaxInline is how many bytes a descriptor may carry inline. Longer content is
+// fetched: a hundred manifests are in memory until the last of their blobs is in.
+const MaxInline = 8 << 10
+
+// inline is content within its descriptor. What is no base64, or too long, is none:
+// the content can be fetched all the same.
+type inline []byte
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (i *inline) UnmarshalJSON(data []byte) error {
+	*i = nil
+	var text string
+	if len(data) > base64.StdEncoding.EncodedLen(MaxInline)+len(`""`) || json.Unmarshal(data, &text) != nil || text == "" {
+		return nil
+	}
+	if decoded, err := base64.StdEncoding.DecodeString(text); err == nil {
+		*i = decoded
+	}
+	return nil
 }
 
 // telling are those annotations of a descriptor that policy looks at. A listing
@@ -142,6 +165,9 @@ func ParseIndex(data []byte) (*Index, error) {
 	case !index.Manifests.Present:
 		return nil, fmt.Errorf("not an image index: it has no manifests: %w", errdefs.ErrInvalidArgument)
 	}
+	for i := range index.Manifests.List {
+		index.Manifests.List[i].Data = nil // of no use in a listing, of which many may be held
+	}
 	return &index, nil
 }
 
@@ -155,7 +181,8 @@ type Manifest struct {
 	Annotations  map[string]string
 	// Subject is what the artifact refers to, nil where it names nothing.
 	Subject *ocispec.Descriptor
-	// Blobs are the config and the layers of a manifest, in this order.
+	// Blobs are the config and the layers of a manifest, in this order. Their
+	// inline data, and that of Manifests, is unverified.
 	Blobs []ocispec.Descriptor
 	// Manifests are those of an index.
 	Manifests []ocispec.Descriptor
@@ -203,6 +230,7 @@ func Parse(data []byte, mediaType string, maxChildren int) (*Manifest, error) {
 	}
 	if raw.Subject != nil {
 		subject := raw.Subject.descriptor()
+		subject.Data = nil
 		m.Subject = &subject
 	}
 	children := raw.Layers

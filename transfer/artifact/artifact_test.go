@@ -1,6 +1,8 @@
 package artifact
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,12 +130,44 @@ func TestDescriptorsDropWhatIsNotUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, got := range []ocispec.Descriptor{index.Manifests.List[0], m.Blobs[0], m.Blobs[1], *m.Subject} {
+	withData := want
+	withData.Data = full.Data // of what is to be fetched
+	for i, got := range []ocispec.Descriptor{index.Manifests.List[0], *m.Subject, m.Blobs[0], m.Blobs[1]} {
+		if i == 2 {
+			want = withData
+		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 	}
 }
+
+// Inline data is what the descriptor says, if it is short and base64; a manifest
+// whose data is neither is still one.
+func TestInlineData(t *testing.T) {
+	t.Parallel()
+	long := bytes.Repeat([]byte("x"), MaxInline)
+	for _, tc := range []struct {
+		name, data string
+		want       []byte
+	}{
+		{"short", `"e30="`, []byte("{}")},
+		{"as long as may be", quoted(long), long},
+		{"too long", quoted(append(long, "xxx"...)), nil},
+		{"no base64", `"{}"`, nil},
+		{"no string", `[1]`, nil},
+		{"null", `null`, nil},
+	} {
+		m, err := Parse([]byte(`{"layers":[{"mediaType":"text/spdx","digest":"sha256:x","size":2,"data":`+tc.data+`}]}`), manifestType, 1)
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		} else if got := m.Blobs[0].Data; !bytes.Equal(got, tc.want) {
+			t.Errorf("%s: %d bytes, want %d", tc.name, len(got), len(tc.want))
+		}
+	}
+}
+
+func quoted(data []byte) string { return `"` + base64.StdEncoding.EncodeToString(data) + `"` }
 
 func TestDescriptorsRoundTrip(t *testing.T) {
 	t.Parallel()

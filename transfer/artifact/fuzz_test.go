@@ -76,8 +76,8 @@ func wantPlain(t *testing.T, list []ocispec.Descriptor) {
 		t.Errorf("%d descriptors", len(list))
 	}
 	for _, d := range list {
-		if d.Data != nil || d.URLs != nil || d.Platform != nil {
-			t.Errorf("kept inline data, URLs or platform of %+v", d)
+		if len(d.Data) > MaxInline || d.URLs != nil || d.Platform != nil {
+			t.Errorf("kept long inline data, URLs or platform of %+v", d)
 		}
 	}
 }

@@ -37,16 +37,16 @@ func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesti
 	}
 	var eg errgroup.Group
 	for _, desc := range m.Blobs {
-		eg.Go(func() error { return g.blob(parent, plain(desc)) })
+		eg.Go(func() error { return g.blob(parent, plain(desc), verified(desc)) })
 	}
 	for _, desc := range m.Manifests {
-		desc := plain(desc)
+		data, desc := verified(desc), plain(desc)
 		if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
-			eg.Go(func() error { return g.blob(parent, desc) })
+			eg.Go(func() error { return g.blob(parent, desc, data) })
 			continue
 		}
 		eg.Go(func() error {
-			child, err := g.manifest(candidate{Descriptor: desc}, nil)
+			child, err := g.manifest(candidate{Descriptor: desc, manifest: data}, nil)
 			if err != nil {
 				return err
 			}
@@ -60,6 +60,19 @@ func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesti
 // network, and would reach ingest refs and labels.
 func plain(desc ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+}
+
+// verified returns the content that the descriptor carries inline, or that every
+// registry's empty descriptor has (OCI image-spec, "Guidance for an Empty
+// Descriptor"); nil where there is none, or it is not what it should be.
+func verified(desc ocispec.Descriptor) []byte {
+	if desc.Digest == ocispec.DescriptorEmptyJSON.Digest {
+		desc.Data = ocispec.DescriptorEmptyJSON.Data
+	}
+	if len(desc.Data) == 0 || desc.Digest.Validate() != nil || remote.Verify(desc.Data, desc) != nil {
+		return nil
+	}
+	return desc.Data
 }
 
 // manifest reads a manifest or index, has it judged and brings it into the store.
@@ -165,8 +178,8 @@ func (g *Gather) read(desc ocispec.Descriptor) ([]byte, error) {
 	return data, nil
 }
 
-// blob brings one blob in, once a pull.
-func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
+// blob brings one blob in, once a pull, from data if that is not nil.
+func (g *Gather) blob(parent, desc ocispec.Descriptor, data []byte) error {
 	if err := remote.Check(desc, g.Limits.MaxBlobSize); err != nil {
 		return over(LimitBlobSize, fmt.Errorf("%w (key max_blob_size)", err))
 	}
@@ -184,7 +197,7 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor) error {
 		g.blobs[key] = b
 	}
 	g.mu.Unlock()
-	b.once.Do(func() { b.err = g.fetchBlob(parent, desc) })
+	b.once.Do(func() { b.err = g.fetchBlob(parent, desc, data) })
 	return b.err
 }
 
@@ -204,7 +217,7 @@ func (g *Gather) reserve(desc ocispec.Descriptor) error {
 	return nil
 }
 
-func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
+func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor, data []byte) error {
 	g.report(event{"waiting", desc, parent, 0})
 	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
 		g.report(event{"failed", desc, parent, 0})
@@ -221,8 +234,8 @@ func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor) error {
 		return err
 	}
 	err = g.write(cw, desc, func(w *writer) (map[string]string, error) {
-		if desc.Digest == ocispec.DescriptorEmptyJSON.Digest {
-			return nil, w.restart(ocispec.DescriptorEmptyJSON.Data)
+		if data != nil {
+			return nil, w.restart(data)
 		}
 		return nil, g.Registry.Blob(g.ctx, desc, func(r io.Reader) error {
 			if err := w.stream(&progressReader{Reader: r, g: g, desc: desc, parent: parent}, desc.Size); err != nil {

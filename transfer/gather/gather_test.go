@@ -38,6 +38,32 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// Inline data that is what its descriptor says costs no request, and is stored.
+func TestInlineDataIsNotFetched(t *testing.T) {
+	w := newWorld(t)
+	inline := ocispec.Descriptor{MediaType: "text/spdx", Digest: digest.FromString("inline"), Size: 6, Data: []byte("inline")}
+	child := w.manifest(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{inline}}, ocispec.MediaTypeImageManifest, "")
+	data, err := remoteManifest(w, child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Data = data
+	one := w.artifact(spdx, &w.subject, inline)
+	two := w.manifest(ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx, Subject: &w.subject, Manifests: []ocispec.Descriptor{child}}, ocispec.MediaTypeImageIndex, spdx)
+	w.list(w.subject, one, two)
+	before := len(w.server.Paths())
+	w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	w.wantTied(w.subject, one, two)
+	if n := len(w.server.Paths()) - before; n != 3 {
+		t.Errorf("%d requests, want the listing and two manifests: %v", n, w.server.Paths()[before:])
+	}
+	for _, desc := range []ocispec.Descriptor{inline, child} {
+		if got, err := content.ReadBlob(w.ctx, w.store, plain(desc)); err != nil || !bytes.Equal(got, desc.Data) {
+			t.Errorf("%s is stored as %q: %v", desc.Digest, got, err)
+		}
+	}
+}
+
 // A second pull repairs what a first one, or someone else, left half: a manifest
 // without its blobs, or without its labels.
 func TestHalfStoredReferrerIsMadeWhole(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
@@ -51,10 +50,6 @@ func (g *Gather) take(s *subject, c candidate) {
 	s.mu.Unlock()
 	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
 		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
-	if s.depth > 1 && !g.add(ocispec.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, s.depth-1, false) {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Limit: LimitSubjects,
-			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
-	}
 }
 
 // dropped is an error for what turned out to be none of the subject's wanted
@@ -92,6 +87,11 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 		return nil, "", err
 	}
 	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
+	// Its own referrers need not wait for its blobs.
+	if s.depth > 1 && !g.add(plain(c.Descriptor), s.depth-1, false) {
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Limit: LimitSubjects,
+			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
+	}
 	return m, reason, g.children(c.Descriptor, m, 0)
 }
 
