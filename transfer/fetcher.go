@@ -28,7 +28,14 @@ var _ gather.Registry = fetcherRegistry{}
 
 const reducedHint = `add "io.containerd.grpc.v1.transfer" to disabled_plugins for a full answer`
 
-func (f fetcherRegistry) List(ctx context.Context, subject digest.Digest) (discovery.Listing, error) {
+// ListEach lists the one page that there is.
+func (f fetcherRegistry) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+	out, err := f.list(ctx, subject)
+	found(out.Referrers)
+	return out, err
+}
+
+func (f fetcherRegistry) list(ctx context.Context, subject digest.Digest) (discovery.Listing, error) {
 	out := discovery.Listing{Subject: subject, Status: discovery.Unknown}
 	answer := discovery.Answer{Host: "containerd's fetcher", Via: discovery.ViaFetcher, Request: "referrers", Status: discovery.Unknown}
 	if err := subject.Validate(); err != nil {

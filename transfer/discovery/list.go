@@ -43,6 +43,12 @@ type Registry struct {
 // and the answers. It is errdefs.ErrInvalidArgument for a subject that no URL
 // can be built from.
 func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, error) {
+	return r.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
+}
+
+// ListEach is List, and calls found with the referrers of each page as soon as it
+// has been read. Together, and in their order, they are those of the listing.
+func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (Listing, error) {
 	out := Listing{Subject: subject}
 	if err := subject.Validate(); err != nil {
 		return out, fmt.Errorf("subject %q: %w: %w", subject, err, errdefs.ErrInvalidArgument)
@@ -55,7 +61,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 	}
 	for _, h := range hosts {
 		r.warnOfCapability(ctx, h)
-		l := &lister{repo: r.Repository, host: h, subject: subject, via: ViaEndpoint, listing: &out}
+		l := &lister{repo: r.Repository, host: h, subject: subject, via: ViaEndpoint, listing: &out, found: found}
 		status := l.list(ctx)
 		if status == Present || status == Truncated {
 			out.Status = status
@@ -113,8 +119,9 @@ type lister struct {
 	subject digest.Digest
 	via     Via
 	listing *Listing // shared by the hosts: what one found, the next need not
-	entries int      // that this host listed and no other before it
-	valid   int      // that this host listed and that can be
+	found   func([]ocispec.Descriptor)
+	entries int // that this host listed and no other before it
+	valid   int // that this host listed and that can be
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
@@ -249,6 +256,8 @@ func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.
 // take adds the entries to the listing, each digest once. It is false where
 // there are more than the limit.
 func (l *lister) take(entries artifact.Descriptors) bool {
+	before := len(l.listing.Referrers)
+	defer func() { l.found(l.listing.Referrers[before:]) }()
 	known := map[digest.Digest]bool{}
 	for _, d := range l.listing.Referrers {
 		known[d.Digest] = true

@@ -32,8 +32,9 @@ import (
 
 // Registry is where referrers come from. discovery.Registry is one.
 type Registry interface {
-	// List says what refers to the subject.
-	List(ctx context.Context, subject digest.Digest) (discovery.Listing, error)
+	// ListEach says what refers to the subject, and calls found with the
+	// referrers of each page as soon as they are known.
+	ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error)
 	// CosignTag looks for what cosign stored under a tag of its own.
 	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer)
 	remote.Fetcher

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
@@ -272,4 +273,18 @@ func TestSHA512(t *testing.T) {
 	if _, err := w.store.Info(w.ctx, blob.Digest); err != nil {
 		t.Error(err)
 	}
+}
+
+// What a page lists comes in while the next one is on its way: where that never
+// comes, it is there, and no one is told that it is all.
+func TestPagesDoNotWaitForEachOther(t *testing.T) {
+	w := newWorld(t)
+	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
+	path := base + "referrers/" + w.subject.Digest.String()
+	w.server.On(path, hostile.Index(sbom).With("Link", `<`+path+`/next>; rel="next"`))
+	w.server.On(path+"/next", hostile.Answer{Hang: true})
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1},
+		func(c *Config) { c.Limits.Timeout = 2 * time.Second })
+	w.wantTied(w.subject, sbom)
+	w.wantStatus(out, discovery.Unknown)
 }

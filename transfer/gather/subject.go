@@ -45,9 +45,23 @@ type candidate struct {
 	ask    bool // the listing does not say what it is
 }
 
-// discover asks what refers to the subject, and starts to take what is wanted.
+// discover asks what refers to the subject, and starts to take what is wanted, of
+// each page of the listing while the next is on its way.
 func (g *Gather) discover(s *subject) {
-	listing, err := g.list(s)
+	var c chosen
+	var listed sync.WaitGroup
+	var candidates []candidate
+	start := func(some []candidate) {
+		candidates = append(candidates, some...)
+		for _, c := range some {
+			listed.Add(1)
+			g.wg.Go(func() {
+				defer listed.Done()
+				g.take(s, c)
+			})
+		}
+	}
+	listing, err := g.list(s, func(page []ocispec.Descriptor) { start(g.choose(s, &c, page)) })
 	if err != nil {
 		s.note(discovery.Unknown, Left{Reason: err.Error()})
 		return
@@ -72,25 +86,18 @@ func (g *Gather) discover(s *subject) {
 		}
 		s.note(status, left)
 	}
-	candidates := g.choose(s, listing)
-	var listed sync.WaitGroup
-	for _, c := range candidates {
-		listed.Add(1)
-		g.wg.Go(func() {
-			defer listed.Done()
-			g.take(s, c)
-		})
-	}
+	s.setRoom(g.Limits.MaxReferrers - c.sure)
+	start(g.withinPull(s, c.asked, &g.asks))
 	g.cosign(s, candidates, &listed)
 }
 
-func (g *Gather) list(s *subject) (discovery.Listing, error) {
+func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
 	if err := g.listings.Acquire(g.ctx, 1); err != nil {
 		return discovery.Listing{}, context.Cause(g.ctx)
 	}
 	defer g.listings.Release(1)
 	ctx, span := g.listSpan(s)
-	listing, err := g.Registry.List(ctx, s.desc.Digest)
+	listing, err := g.Registry.ListEach(ctx, s.desc.Digest, found)
 	endListing(span, listing, err)
 	if cause := context.Cause(g.ctx); err == nil && cause != nil && listing.Status == discovery.Unknown {
 		err = cause
@@ -103,26 +110,32 @@ func (g *Gather) decide(desc ocispec.Descriptor) policy.Decision {
 	return g.Selection.Decide(policy.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
 }
 
+// chosen is what the policy made of a listing so far.
+type chosen struct {
+	sure  int         // candidates that the listing's type decides on
+	asked []candidate // those that only their manifest can decide on
+}
+
 // choose applies the policy before the cap, so that decoys of other types cannot
-// push a signature past it. What the listing's type decides comes first, in the
-// registry's order; what only its manifest can decide has what room is left, and
-// counts once the manifest has spoken.
-func (g *Gather) choose(s *subject, listing discovery.Listing) []candidate {
-	var sure, asked []candidate
-	for _, desc := range listing.Referrers {
+// push a signature past it. It returns what the listing's type decides, in the
+// registry's order; what only its manifest can decide has what room the whole
+// listing leaves, and counts once the manifest has spoken.
+func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []candidate {
+	var sure []candidate
+	for _, desc := range page {
 		switch d := g.decide(desc); {
 		case d.Verdict == policy.Skip:
 			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
 		case d.Verdict == policy.Ask:
-			asked = append(asked, candidate{Descriptor: desc, ask: true})
-		case len(sure) == g.Limits.MaxReferrers:
+			c.asked = append(c.asked, candidate{Descriptor: desc, ask: true})
+		case c.sure == g.Limits.MaxReferrers:
 			s.note(discovery.Truncated, g.overLimit(desc))
 		default:
+			c.sure++
 			sure = append(sure, candidate{Descriptor: desc})
 		}
 	}
-	s.room = g.Limits.MaxReferrers - len(sure)
-	return append(g.withinPull(s, sure, &g.takes), g.withinPull(s, asked, &g.asks)...)
+	return g.withinPull(s, sure, &g.takes)
 }
 
 // withinPull cuts candidates to what one pull may take, or ask, in all.
@@ -136,6 +149,12 @@ func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []ca
 			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
 	}
 	return candidates[:n]
+}
+
+func (s *subject) setRoom(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = n
 }
 
 // hasRoom says whether a referrer that its manifest decided on is within the cap.
