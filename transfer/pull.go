@@ -62,15 +62,19 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 	return p, nil
 }
 
-// expect tells the source of an image that is not there, which it then gets with
-// a request less.
+// expect prepares for an image that is not there, which its source gets with a
+// request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
 	s, ok := p.src.(*source.Source)
 	if !ok || p.t.Images == nil {
 		return
 	}
-	if _, err := p.t.Images.Get(ctx, s.Image()); errdefs.IsNotFound(err) {
+	image, err := p.t.Images.Get(ctx, s.Image())
+	switch {
+	case errdefs.IsNotFound(err):
 		s.Whole()
+	case err == nil:
+		p.ahead = p.askAhead(ctx, s, image)
 	}
 }
 
@@ -112,6 +116,7 @@ type pull struct {
 	root      digest.Digest
 	selection *policy.Selection
 	gather    *gather.Gather
+	ahead     *ahead // nil where the image was not there
 
 	outcome metrics.Outcome // "" until the referrers are in
 }
@@ -153,6 +158,9 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 }
 
 func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
+	if p.ahead != nil {
+		return p.ahead, nil
+	}
 	if s, ok := p.src.(*source.Source); ok {
 		r, err := s.Registry()
 		if err == nil {
@@ -199,6 +207,9 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 func (p *pull) close() {
 	if p.gather != nil {
 		p.gather.Close()
+	}
+	if p.ahead != nil {
+		p.ahead.close()
 	}
 	if s, ok := p.src.(*source.Source); ok {
 		s.Close()

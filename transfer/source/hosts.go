@@ -13,6 +13,7 @@ import (
 // that a pull authenticates and shakes hands twice.
 type hosts struct {
 	configure docker.RegistryHosts
+	gate      gate
 
 	mu    sync.Mutex
 	whole bool // see wholeTransport
@@ -35,7 +36,7 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 			continue
 		}
 		if locks[host.Authorizer] == nil {
-			locks[host.Authorizer] = &lockedAuthorizer{inner: host.Authorizer}
+			locks[host.Authorizer] = &lockedAuthorizer{inner: host.Authorizer, gate: &h.gate}
 		}
 		configured[i].Authorizer = locks[host.Authorizer]
 	}
@@ -67,12 +68,17 @@ func (h *hosts) close() {
 type lockedAuthorizer struct {
 	mu    sync.Mutex
 	inner docker.Authorizer
+	gate  *gate
 }
 
 func (a *lockedAuthorizer) Authorize(ctx context.Context, req *http.Request) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.inner.Authorize(ctx, req)
+	err := a.inner.Authorize(ctx, req)
+	if err == nil && req.Header.Get("Authorization") != "" {
+		a.gate.open(true)
+	}
+	return err
 }
 
 func (a *lockedAuthorizer) AddResponses(ctx context.Context, responses []*http.Response) error {

@@ -162,7 +162,11 @@ func (s *Source) Resolve(ctx context.Context) (string, ocispec.Descriptor, error
 	if s.client != nil {
 		return s.client.Resolve(ctx)
 	}
-	return s.resolver.Resolve(ctx, s.Image())
+	name, desc, err := s.resolver.Resolve(ctx, s.Image())
+	if err == nil {
+		s.resolved()
+	}
+	return name, desc, err
 }
 
 func (s *Source) checkClaimed(operation string) error {

@@ -1,0 +1,222 @@
+package transfer
+
+import (
+	"context"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/source"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+// maxAhead is how many questions are asked ahead; the rest waits for its turn.
+const maxAhead = 64
+
+// ahead asks, while an image that is there is resolved anew, what its last pull asked
+// about its referrers, and has the answers when the gather asks. Where the image
+// and its referrers have not changed these are its questions, all of them, which
+// otherwise come one after the other: subject, referrer, referrer's referrer.
+// Where the image has changed they were in vain. The answers are the registry's,
+// of this pull.
+type ahead struct {
+	gather.Registry
+	cancel context.CancelFunc
+	slots  *semaphore.Weighted
+	wg     sync.WaitGroup
+
+	planned  chan struct{} // closed when the maps are whole
+	listings map[digest.Digest]*earlyListing
+	tags     map[tagKey]*earlyTag
+}
+
+type earlyListing struct {
+	done    chan struct{}
+	listing discovery.Listing
+	err     error
+}
+
+type tagKey struct {
+	subject digest.Digest
+	kind    discovery.CosignKind
+}
+
+type earlyTag struct {
+	done    chan struct{}
+	found   *discovery.CosignArtifact
+	answers []discovery.Answer
+}
+
+// askAhead is nil where there is nothing to ask, or it cannot be known.
+func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Image) *ahead {
+	spec, err := reference.Parse(s.Image())
+	if err != nil {
+		return nil
+	}
+	selection, err := p.t.Policy.Select(spec.Locator, p.clientTypes)
+	if err != nil || selection.Empty() {
+		return nil
+	}
+	reg, err := s.Registry()
+	if err != nil {
+		return nil
+	}
+	reg.OnRequest(p.t.Metrics.Request)
+	a := &ahead{
+		Registry: reg,
+		// No download is on its way yet, whose slots are free.
+		slots:   semaphore.NewWeighted(2 * int64(p.t.Limits.MaxConcurrentDownloads)),
+		planned: make(chan struct{}), listings: map[digest.Digest]*earlyListing{}, tags: map[tagKey]*earlyTag{},
+	}
+	ctx, a.cancel = context.WithCancel(ctx)
+	a.wg.Go(func() {
+		defer close(a.planned)
+		if err := a.plan(ctx, p.t, image, selection, s.Ready()); err != nil {
+			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is asked ahead")
+		}
+	})
+	return a
+}
+
+// plan asks what the last pull asked: it marked each subject.
+func (a *ahead) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
+	read, err := stored.Read(ctx, t.Store, image)
+	if err != nil {
+		return err
+	}
+	for _, s := range read.Subjects {
+		if s.Checked.IsZero() {
+			continue
+		}
+		a.list(ctx, s.Digest, ready)
+		var of []stored.Referrer
+		for _, r := range read.Referrers {
+			if r.Subject == s.Digest && r.Unlisted.IsZero() {
+				of = append(of, r)
+			}
+		}
+		a.referrers(ctx, t, of, selection.Depth()-1, ready)
+		for _, kind := range discovery.CosignKinds {
+			if t.asksTag(ctx, s.Digest, of, kind, selection) {
+				a.tag(ctx, tagKey{s.Digest, kind}, ready)
+			}
+		}
+	}
+	return nil
+}
+
+// referrers asks for the referrers of referrers.
+func (a *ahead) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, depth int, ready <-chan struct{}) {
+	if depth < 1 {
+		return
+	}
+	for _, r := range of {
+		if info, err := t.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.Checked] != "" {
+			a.list(ctx, r.Digest, ready)
+			a.referrers(ctx, t, r.Referrers, depth-1, ready)
+		}
+	}
+}
+
+// asksTag says whether the gather will ask for the tag of cosign's, if the listing is
+// as it was.
+func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []stored.Referrer, kind discovery.CosignKind, selection *policy.Selection) bool {
+	if t.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
+		return false
+	}
+	set := policy.SetOf(policy.Referrer{ArtifactType: kind.ArtifactType})
+	for _, r := range of {
+		info, err := t.Store.Info(ctx, r.Digest)
+		if err == nil && info.Labels[labels.ArtifactType] == "" && t.Cosign == gather.CosignAuto &&
+			policy.SetOf(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) == set {
+			return false // the listing has one
+		}
+	}
+	return true
+}
+
+// ask makes the request when its time has come.
+func (a *ahead) ask(ctx context.Context, ready <-chan struct{}, done chan struct{}, request func()) {
+	a.wg.Go(func() {
+		defer close(done)
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return
+		}
+		if a.slots.Acquire(ctx, 1) != nil {
+			return
+		}
+		defer a.slots.Release(1)
+		request()
+	})
+}
+
+func (a *ahead) list(ctx context.Context, subject digest.Digest, ready <-chan struct{}) {
+	if a.listings[subject] != nil || len(a.listings)+len(a.tags) == maxAhead {
+		return
+	}
+	e := &earlyListing{done: make(chan struct{}), err: context.Canceled}
+	a.listings[subject] = e
+	a.ask(ctx, ready, e.done, func() {
+		e.listing, e.err = a.Registry.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
+	})
+}
+
+func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
+	if len(a.listings)+len(a.tags) == maxAhead {
+		return
+	}
+	e := &earlyTag{done: make(chan struct{})}
+	a.tags[key] = e
+	a.ask(ctx, ready, e.done, func() { e.found, e.answers = a.Registry.CosignTag(ctx, key.subject, key.kind) })
+}
+
+// ListEach implements gather.Registry.
+func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+	if err := wait(ctx, a.planned); err != nil {
+		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
+	}
+	e := a.listings[subject]
+	if e == nil {
+		return a.Registry.ListEach(ctx, subject, found)
+	}
+	if err := wait(ctx, e.done); err != nil {
+		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
+	}
+	found(e.listing.Referrers)
+	return e.listing, e.err
+}
+
+// CosignTag implements gather.Registry.
+func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
+	if wait(ctx, a.planned) == nil {
+		if e := a.tags[tagKey{subject, kind}]; e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
+			return e.found, e.answers
+		}
+	}
+	return a.Registry.CosignTag(ctx, subject, kind)
+}
+
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (a *ahead) close() {
+	a.cancel()
+	a.wg.Wait()
+}
