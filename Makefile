@@ -41,7 +41,13 @@ REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
 COSIGN2_VERSION       := v2.6.1
 
-.PHONY: help build demo test test-unit test-integration soak lint fuzz release check-release proto check-proto fixture cross tools clean
+# The benchmark: BENCH=short has few rounds and no large content, and leaves the
+# documentation alone. Daemons live in BENCHDIR, in memory, so that the disk's syncs,
+# which all contenders pay, do not drown what differs; one case is on disk.
+BENCH    ?= full
+BENCHDIR ?= /dev/shm
+
+.PHONY: bench waterfall bench-go help build demo test test-unit test-integration soak lint fuzz release check-release proto check-proto fixture cross tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -77,6 +83,17 @@ release: $(TOOLS)/cyclonedx-gomod ## dist/: archives for linux, bills of materia
 
 check-release: $(TOOLS)/cyclonedx-gomod ## fail where a release is not whole, or not the same bytes from another place
 	TAGS='$(TAGS)' PATH="$(TOOLS):$$PATH" release/check
+
+bench: build $(TOOLS)/oras $(TOOLS)/regctl ## measure against every other way to bring referrers, into docs/performance.md (needs root)
+	@cd integration && $(GO) build -o ../bin/bench ./bench
+	@PATH="$(TOOLS):$$PATH" bin/bench -dir $(BENCHDIR) $(if $(filter short,$(BENCH)),-short,-write .)
+
+waterfall: build ## draw the requests of one pull, into docs/waterfall.svg (needs root)
+	@cd integration && $(GO) build -o ../bin/bench ./bench
+	@bin/bench -dir $(BENCHDIR) -only waterfall -write .
+
+bench-go: ## Go's benchmarks of policy, listings and gathering, with allocations
+	TMPDIR=$(BENCHDIR) $(GO) test -run '^$$' -bench . -benchmem ./transfer/...
 
 fuzz: ## run every fuzz target for FUZZTIME, one after the other
 	@set -e; for pkg in $$($(GO) list ./transfer/...); do \

@@ -54,6 +54,8 @@ type Config struct {
 	UID uint32
 	// Before is a program with arguments that executes the daemon.
 	Before []string
+	// LogLevel is the daemon's; empty means debug.
+	LogLevel string
 	// MayFail lets plugins fail to load.
 	MayFail bool
 	// More is TOML for other tables.
@@ -206,7 +208,11 @@ func (d *Daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.log = log
-	line := append(slices.Clone(d.config.Before), d.config.Binary, "--config", d.configPath(), "--log-level", "debug")
+	level := d.config.LogLevel
+	if level == "" {
+		level = "debug"
+	}
+	line := append(slices.Clone(d.config.Before), d.config.Binary, "--config", d.configPath(), "--log-level", level)
 	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Dir = d.Dir

@@ -36,7 +36,7 @@ const (
 
 // world is a scripted registry with a subject, and a real content store.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string // of the store
 	server  *hostile.Server
 	db      *metadata.DB
@@ -48,7 +48,7 @@ type world struct {
 	events []transfer.Progress
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	dir := t.TempDir()
 	db := storetest.NewAt(t, dir)
