@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"sync"
 
@@ -40,6 +41,7 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 		}
 		configured[i].Authorizer = locks[host.Authorizer]
 	}
+	resumeSessions(configured)
 	if h.whole {
 		wrapWhole(configured)
 	}
@@ -48,6 +50,21 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 	}
 	h.known[host] = configured
 	return configured, nil
+}
+
+// resumeSessions has the connections of one pull, which are several at a time,
+// resume the TLS session of the first (RFC 8446, "Resumption and Pre-Shared Key"):
+// neither side signs or verifies again what it has just proved.
+func resumeSessions(configured []docker.RegistryHost) {
+	for _, host := range configured {
+		if host.Client == nil {
+			continue
+		}
+		t, ok := host.Client.Transport.(*http.Transport)
+		if ok && t.TLSClientConfig != nil && t.TLSClientConfig.ClientSessionCache == nil {
+			t.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+		}
+	}
 }
 
 func (h *hosts) close() {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -56,5 +57,34 @@ func TestHostsAreRememberedAndAuthorizeTogether(t *testing.T) {
 	wg.Wait()
 	if configured != 1 || tokens.Load() != 1 {
 		t.Errorf("configured %d times, %d tokens; want 1 of each", configured, tokens.Load())
+	}
+}
+
+// A pull's second connection resumes the session of its first.
+func TestConnectionsResumeTheirSession(t *testing.T) {
+	var resumed []bool
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+	}))
+	defer server.Close()
+	h := &hosts{configure: func(string) ([]docker.RegistryHost, error) {
+		return []docker.RegistryHost{{Client: server.Client()}}, nil
+	}}
+	defer h.close()
+	for range 2 {
+		known, err := h.get("registry.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := known[0].Client.Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		known[0].Client.CloseIdleConnections()
+	}
+	if len(resumed) != 2 || resumed[0] || !resumed[1] {
+		t.Errorf("resumed: %v, want the second connection alone", resumed)
 	}
 }
