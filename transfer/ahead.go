@@ -62,7 +62,7 @@ func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Imag
 	if err != nil {
 		return nil
 	}
-	selection, err := p.t.Policy.Select(spec.Locator, p.clientTypes)
+	selection, err := p.selects(spec.Locator)
 	if err != nil || selection.Empty() {
 		return nil
 	}

@@ -128,10 +128,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		return err
 	}
 	p.name, p.root = name, root.Digest
-	if p.selection, err = p.t.Policy.Select(spec.Locator, p.claim.GetArtifactTypes()); err != nil {
-		return err
-	}
-	if p.selection, err = p.selection.WithDepth(int(p.claim.GetDepth())); err != nil {
+	if p.selection, err = p.selects(spec.Locator); err != nil {
 		return err
 	}
 	if p.selection.Empty() {
@@ -155,6 +152,15 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 	})
 	p.gather.Image(root)
 	return nil
+}
+
+// selects returns what the pull asks for of the repository.
+func (p *pull) selects(repository string) (*policy.Selection, error) {
+	s, err := p.t.Policy.Select(repository, p.claim.GetArtifactTypes())
+	if err != nil {
+		return nil, err
+	}
+	return s.WithDepth(int(p.claim.GetDepth()))
 }
 
 func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
