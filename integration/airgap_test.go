@@ -27,7 +27,7 @@ func TestAirGap(t *testing.T) {
 
 	first := startDaemon(t, active(everything))
 	ctr(t, first, with([]string{"images", "pull"}, from)...)
-	ctr(t, first, with([]string{"images", "export"}, archive, from)...)
+	export(t, first, archive, with(nil, archive, from)...)
 
 	second := startDaemon(t, active("push = true\n"+everything))
 	ctr(t, second, "images", "import", "--all-platforms", archive)

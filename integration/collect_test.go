@@ -209,7 +209,7 @@ func TestNamespaces(t *testing.T) {
 			pull(t, d, image)
 			ctr(t, d, "-n", "pulled", "images", "pull", "--platform", "linux/amd64", image)
 			archive := t.TempDir() + "/image.tar"
-			ctr(t, d, "images", "export", "--platform", "linux/amd64", archive, image)
+			export(t, d, archive, "--platform", "linux/amd64", archive, image)
 			ctr(t, d, "-n", "copied", "images", "import", "--platform", "linux/amd64", archive)
 			ctr(t, d, "images", "rm", "--sync", image)
 			collect(t, d)

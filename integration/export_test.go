@@ -39,9 +39,7 @@ func TestExport(t *testing.T) {
 			image := reg.Host + "/app:v1"
 			pull(t, d, image)
 			path := filepath.Join(t.TempDir(), "image.tar")
-			if _, err := d.Ctr(testContext(t), "images", "export", "--platform", "linux/amd64", path, image); err != nil {
-				t.Fatal(err)
-			}
+			export(t, d, path, "--platform", "linux/amd64", path, image)
 			index, blobs := readArchive(t, path)
 			got := map[digest.Digest]string{}
 			for _, m := range index.Manifests {

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +98,25 @@ func ctr(t *testing.T, d *daemon.Daemon, args ...string) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// export has ctr write an archive. containerd's client ends without waiting for its
+// own copy of what it received, so that on a busy machine the file may lack its end.
+func export(t *testing.T, d *daemon.Daemon, path string, args ...string) {
+	t.Helper()
+	for range 10 {
+		ctr(t, d, append([]string{"images", "export"}, args...)...)
+		if whole(path) {
+			return
+		}
+	}
+	t.Fatalf("ctr writes no whole archive to %s", path)
+}
+
+// whole says whether the file is a tar archive with its end, two blocks of zeros.
+func whole(path string) bool {
+	data, err := os.ReadFile(path)
+	return err == nil && len(data) >= 1024 && bytes.Equal(data[len(data)-1024:], make([]byte, 1024))
 }
 
 func pull(t *testing.T, d *daemon.Daemon, image string, flags ...string) {

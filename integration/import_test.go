@@ -37,7 +37,7 @@ func exported(t *testing.T, f *fixture.Fixture, flags ...string) (*daemon.Daemon
 	image := reg.Host + "/app:v1"
 	pull(t, d, image, flags...)
 	path := filepath.Join(t.TempDir(), "image.tar")
-	ctr(t, d, append(append([]string{"images", "export", "--platform", "linux/amd64"}, flags...), path, image)...)
+	export(t, d, path, append(append([]string{"--platform", "linux/amd64"}, flags...), path, image)...)
 	return d, image, path
 }
 

@@ -238,7 +238,7 @@ func TestOtherOperations(t *testing.T) {
 		if reg.Count("PUT /v2/pushed-") == 0 {
 			t.Error("nothing was pushed")
 		}
-		run("images", "export", "--all-platforms", archive, tagged)
+		export(t, d, archive, "--all-platforms", archive, tagged)
 		run("images", "rm", "--sync", image, tagged)
 		if n := len(contents(t, d)); n != 0 {
 			t.Errorf("%d blobs are left", n)

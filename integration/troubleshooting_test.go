@@ -224,7 +224,7 @@ func (s *said) lifetimes() {
 	pull(s.t, d, image)
 	s.ctr(d, "referrers", "ls", image)
 	archive := filepath.Join(s.t.TempDir(), "image.tar")
-	s.ctr(d, "images", "export", "--platform", "linux/amd64", archive, image)
+	export(s.t, d, archive, "--platform", "linux/amd64", archive, image)
 	imports := startDaemon(s.t, active(everything))
 	s.ctr(imports, "images", "import", "--platform", "linux/amd64", rewrittenWithout(s.t, archive, s.f.Content(fixture.CosignSignature)[2]))
 	s.add(imports.Log())
