@@ -216,7 +216,9 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Dir = d.Dir
-	d.cmd.Env = append(os.Environ(), d.config.Env...)
+	// One built with the race detector would sleep for a second at its end, for
+	// goroutines that race with it.
+	d.cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), d.config.Env...)
 	// A test that is killed takes its daemon with it.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if d.config.UID != 0 {
