@@ -2,11 +2,13 @@ package transfer
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,6 +39,7 @@ type importStore struct {
 	index    digest.Digest        // of the archive, the first that passes
 	walked   []digest.Digest      // manifests and indexes of images that are imported
 	carried  []ocispec.Descriptor // what the archive's index says are referrers
+	alone    bool                 // there is nothing else in it
 	restored bool
 }
 
@@ -68,16 +71,19 @@ func (d *importStore) setApart(h images.HandlerFunc) images.HandlerFunc {
 		if err != nil || desc.Digest != d.index {
 			return children, err
 		}
-		var images []ocispec.Descriptor
+		var named []ocispec.Descriptor
 		for _, child := range children {
 			if isCarried(child) {
 				d.carried = append(d.carried, child)
 			}
 			if !isCarried(child) || isNamed(child) {
-				images = append(images, child)
+				named = append(named, child)
 			}
 		}
-		return images, nil
+		if d.alone = len(named) == 0 && len(d.carried) > 0; d.alone {
+			return children, nil // containerd imports no archive of nothing
+		}
+		return named, nil
 	}
 }
 
@@ -98,7 +104,11 @@ func (d *importStore) Store(ctx context.Context, desc ocispec.Descriptor, store 
 	if isCarried(desc) && !isNamed(desc) {
 		return nil, nil
 	}
-	return d.ImageStorer.Store(ctx, desc, store)
+	imgs, err := d.ImageStorer.Store(ctx, desc, store)
+	if err == nil && len(imgs) > 0 && desc.Digest == d.index {
+		err = archive.Keep(ctx, d.store, desc.Digest, d.carried)
+	}
+	return imgs, err
 }
 
 // restore ties, once, what the archive carries to the images that come in.
@@ -116,9 +126,32 @@ func (d *importStore) restore(ctx context.Context) error {
 			carried = append(carried, a)
 		}
 	}
-	n, err := archive.Restore(ctx, d.store, d.walked, carried)
+	subjects := d.walked
+	if d.alone {
+		subjects = d.storedSubjects(ctx)
+	}
+	n, err := archive.Restore(ctx, d.store, subjects, carried)
+	if err == nil && d.alone && n == 0 {
+		return fmt.Errorf("the archive holds only referrers, and none of an image that is here; import or pull that first: %w", errdefs.ErrFailedPrecondition)
+	}
 	if n > 0 {
 		log.G(ctx).WithField("index", d.index).WithField("restored", n).Info("referrers: imported")
 	}
 	return err
+}
+
+// storedSubjects are those of an archive's referrers that came to images which are
+// here already: what was signed later crosses an air gap without the image.
+func (d *importStore) storedSubjects(ctx context.Context) []digest.Digest {
+	var out []digest.Digest
+	for _, desc := range d.carried {
+		subject, err := digest.Parse(desc.Annotations[images.AnnotationManifestSubject])
+		if err != nil {
+			continue
+		}
+		if _, err := d.store.Info(ctx, subject); err == nil {
+			out = append(out, subject)
+		}
+	}
+	return out
 }

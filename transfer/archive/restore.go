@@ -14,6 +14,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -56,7 +57,7 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 			switch {
 			case err == nil:
 				whole = append(whole, desc.Digest)
-			case errdefs.IsInvalidArgument(err), errdefs.IsNotFound(err), errdefs.IsResourceExhausted(err):
+			case isLeftOut(err):
 				if left++; left <= maxWarnings {
 					log.G(ctx).WithError(err).WithField("subject", subject).WithField("digest", desc.Digest).Warn("referrers: not imported")
 				}
@@ -82,6 +83,35 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 	return restored, nil
 }
 
+// Keep labels an index that an import makes an image of to keep the referrers that it
+// lists, whether they were restored or not, as containerd would: an image of which
+// parts are collected can be neither exported nor pushed. Those that are not whole are
+// passed over. The error is of the store.
+func Keep(ctx context.Context, store content.Store, index digest.Digest, carried []ocispec.Descriptor) error {
+	var kept []digest.Digest
+	for _, desc := range carried[:min(len(carried), maxReferrers)] {
+		m, err := stored.Manifest(ctx, store, desc)
+		if err == nil {
+			err = keepContent(ctx, store, desc, m, map[string]string{}, 0)
+		}
+		if err == nil {
+			kept = append(kept, desc.Digest)
+		} else if !isLeftOut(err) {
+			return err
+		}
+	}
+	info, err := store.Info(ctx, index)
+	if err != nil {
+		return err
+	}
+	return stored.Label(ctx, store, info, labels.Children(kept...))
+}
+
+// isLeftOut says whether an error is of the archive and not of the store.
+func isLeftOut(err error) bool {
+	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err)
+}
+
 // keep checks a referrer and labels its content, so that it lives with it.
 func keep(ctx context.Context, store content.Store, subject digest.Digest, desc ocispec.Descriptor) error {
 	m, err := stored.Manifest(ctx, store, desc)
@@ -93,15 +123,28 @@ func keep(ctx context.Context, store content.Store, subject digest.Digest, desc 
 		// The archive's word ties it, as cosign's tag or the image's index did.
 		artifactType := m.ArtifactType
 		if artifactType == "" || images.IsConfigType(artifactType) {
-			artifactType = desc.ArtifactType
+			if artifactType = desc.ArtifactType; artifactType != policy.TypeBuildKitAttestation || !holdsStatements(m) {
+				// It may be any image, the subject itself as well.
+				return fmt.Errorf("its manifest names no subject, and is no %.80q: %w", artifactType, errdefs.ErrInvalidArgument)
+			}
 		}
-		if artifactType != "" {
-			add[labels.ArtifactType] = artifactType
-		}
+		add[labels.ArtifactType] = artifactType
 	} else if m.Subject.Digest != subject {
 		return fmt.Errorf("its manifest's subject is %.80q: %w", m.Subject.Digest, errdefs.ErrInvalidArgument)
 	}
 	return keepContent(ctx, store, desc, m, add, 0)
+}
+
+// holdsStatements says whether a manifest's layers are in-toto statements: of what
+// looks like an image and does not tell its type, BuildKit's attestations alone have
+// such (BuildKit, "Image Attestation Storage").
+func holdsStatements(m *artifact.Manifest) bool {
+	for _, b := range m.Blobs[min(1, len(m.Blobs)):] {
+		if b.MediaType != "application/vnd.in-toto+json" {
+			return false
+		}
+	}
+	return len(m.Blobs) > 1
 }
 
 // keepContent labels a manifest to keep what it names, which must be there.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // shelf is a real content store into which an archive was read.
@@ -124,21 +125,30 @@ func TestRestore(t *testing.T) {
 func TestRestoreWithoutSubjectField(t *testing.T) {
 	s := newShelf(t)
 	image := s.artifact("image", nil)
-	legacy := s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-		MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2},
-	})
-	legacy.ArtifactType = "text/legacy"
+	like := func(layer string) ocispec.Descriptor {
+		return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+			MediaType: ocispec.MediaTypeImageManifest,
+			Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2},
+			Layers:    []ocispec.Descriptor{{MediaType: layer, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2}},
+		})
+	}
+	cosign, buildKit := like("application/vnd.dev.cosign.simplesigning.v1+json"), like("application/vnd.in-toto+json")
+	buildKit.ArtifactType = policy.TypeBuildKitAttestation
+	// What is an image, and said to be something else.
+	signed, attested := like(ocispec.MediaTypeImageLayerGzip), like(ocispec.MediaTypeImageLayer)
+	signed.ArtifactType, attested.ArtifactType = policy.TypeCosignSignature, policy.TypeBuildKitAttestation
 	own := s.artifact("own", nil)
 	own.ArtifactType = "text/another"
 	long := s.artifact("long", nil)
 	long.ArtifactType = strings.Repeat("x", 300)
-	s.restore(2, image, carried(legacy, image), carried(own, image), carried(long, image))
-	s.wantTied(image, legacy, own)
-	if got := s.labels(legacy)[labels.ArtifactType]; got != "text/legacy" {
-		t.Errorf("the label says %q", got)
-	}
-	if got := s.labels(own)[labels.ArtifactType]; got != "text/own" { // its manifest's, not the archive's
-		t.Errorf("the label says %q", got)
+	s.restore(3, image, carried(cosign, image), carried(buildKit, image), carried(own, image), carried(long, image), carried(signed, image), carried(attested, image))
+	s.wantTied(image, cosign, buildKit, own)
+	for desc, want := range map[*ocispec.Descriptor]string{
+		&cosign: policy.TypeCosignSignature, &buildKit: policy.TypeBuildKitAttestation, &own: "text/own", // its manifest's, not the archive's
+	} {
+		if got := s.labels(*desc)[labels.ArtifactType]; got != want {
+			t.Errorf("the label says %q, want %q", got, want)
+		}
 	}
 }
 

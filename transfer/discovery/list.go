@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -49,7 +50,7 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 // ListEach is List, and calls found with the referrers of each page as soon as it
 // has been read. Together, and in their order, they are those of the listing.
 func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (Listing, error) {
-	out := Listing{Subject: subject}
+	out := Listing{Subject: subject, Began: time.Now()}
 	if err := subject.Validate(); err != nil {
 		return out, fmt.Errorf("subject %q: %w: %w", subject, err, errdefs.ErrInvalidArgument)
 	}

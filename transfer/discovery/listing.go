@@ -10,6 +10,7 @@ package discovery
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,6 +44,7 @@ func (s Status) Worse(t Status) Status {
 // Listing is the answer to "what refers to this subject?".
 type Listing struct {
 	Subject digest.Digest
+	Began   time.Time // before the first request
 	Status  Status
 	// Referrers are the descriptors listed, each once, in the registry's
 	// order. Their digests and sizes are well formed and within limits; all

@@ -1,13 +1,12 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	clabels "github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
@@ -19,7 +18,8 @@ import (
 // known is what a pull learnt of a subject that bears on the referrers which an
 // earlier pull tied to it. Nothing is gone because it was not heard of.
 type known struct {
-	whole bool                   // the listing was read to its end
+	began time.Time              // when it was asked for: what came later it cannot tell of
+	whole bool                   // the registry itself was heard, to its end
 	found map[digest.Digest]bool // listed, or under one of cosign's tags
 	tags  map[string]bool        // artifact types whose tag of cosign's was answered for
 }
@@ -32,7 +32,9 @@ func (k *known) add(dgst digest.Digest) {
 }
 
 func (k *known) listing(l discovery.Listing) {
-	k.whole = l.Status == discovery.Present || l.Status == discovery.Absent
+	// A mirror may lag behind the registry, or hold a part.
+	k.began = l.Began
+	k.whole = (l.Status == discovery.Present || l.Status == discovery.Absent) && byRegistry(l.Answers)
 	for _, r := range l.Referrers {
 		k.add(r.Digest)
 	}
@@ -41,11 +43,21 @@ func (k *known) listing(l discovery.Listing) {
 	}
 }
 
+// byRegistry says whether the registry itself, rather than a mirror alone, answered.
+func byRegistry(answers []discovery.Answer) bool {
+	return slices.ContainsFunc(answers, func(a discovery.Answer) bool {
+		return !a.Mirror && (a.Status == discovery.Present || a.Status == discovery.Absent)
+	})
+}
+
 func (k *known) tag(artifactType string, found *discovery.CosignArtifact, answers []discovery.Answer) {
 	if found != nil {
 		k.add(found.Digest)
 	}
 	if found == nil && slices.ContainsFunc(answers, func(a discovery.Answer) bool { return a.Status != discovery.Absent }) {
+		return
+	}
+	if !byRegistry(answers) {
 		return
 	}
 	if k.tags == nil {
@@ -71,25 +83,55 @@ func (k *known) answers(referrer map[string]string) bool {
 // remove, for the referrers that earlier pulls tied to it: those that the registry
 // no longer lists are marked, or let go where the rule says so. Only what came from
 // this repository alone is judged: an image of the same content elsewhere has
-// referrers of its own.
+// referrers of its own; and not what another pull brought since this one asked.
 func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]string, now time.Time) map[string]string {
 	change := map[string]string{}
 	for _, t := range s.Taken {
 		s.known.add(t.Digest)
 	}
+	missed := map[digest.Digest]time.Time{}
 	for _, dgst := range labels.Referrers(existing) {
-		mark := labels.Unlisted(dgst)
 		if s.known.found[dgst] {
-			change[mark] = ""
+			change[labels.Unlisted(dgst)] = ""
 			continue
 		}
 		info, err := g.Store.Info(ctx, dgst)
 		if err != nil || !g.source.only(info.Labels) || !s.known.answers(info.Labels) {
 			continue
 		}
+		if info.UpdatedAt.After(s.known.began) {
+			if s.Status == discovery.Absent { // it was, when this pull asked
+				change[labels.Status] = string(discovery.Present)
+			}
+			continue
+		}
+		if missed[dgst] = labels.UnlistedSince(existing, dgst); missed[dgst].IsZero() {
+			missed[dgst] = now
+		}
+	}
+	g.keepMissed(ctx, s, existing, missed, change)
+	return change
+}
+
+// keepMissed marks what is no longer listed, or unties it where the rule prunes. A
+// subject keeps no more of it than it may have referrers, those that were missed
+// last: who signs anew every day must not fill the node's disk.
+func (g *Gather) keepMissed(ctx context.Context, s Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
+	most := g.Limits.MaxReferrers
+	if g.Selection.Prune() {
+		most = 0
+	}
+	if g.Keep {
+		most = len(missed)
+	}
+	latest := slices.SortedFunc(maps.Keys(missed), func(a, b digest.Digest) int {
+		return cmp.Or(missed[b].Compare(missed[a]), cmp.Compare(a, b))
+	})
+	for i, dgst := range latest {
+		mark := labels.Unlisted(dgst)
 		log := log.G(ctx).WithField("image", g.Name).WithField("subject", s.Digest).WithField("digest", dgst)
 		switch {
-		case g.Selection.Prune() && !g.Keep:
+		case i >= most:
 			log.Info("referrers: no longer listed, let go")
 			change[mark] = ""
 			for _, key := range labels.Untie(existing, dgst) {
@@ -97,17 +139,7 @@ func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]str
 			}
 		case existing[mark] == "":
 			log.Info("referrers: no longer listed, kept")
-			change[mark] = now.UTC().Format(time.RFC3339)
+			change[mark] = missed[dgst].UTC().Format(time.RFC3339)
 		}
 	}
-	return change
-}
-
-// only says whether content came from the source's repository and no other.
-func (s sourceLabel) only(existing map[string]string) bool {
-	sources := maps.Clone(existing)
-	maps.DeleteFunc(sources, func(key, _ string) bool {
-		return !strings.HasPrefix(key, clabels.LabelDistributionSource+".")
-	})
-	return len(sources) == 1 && s.repository != "" && sources[s.key] == s.repository
 }

@@ -52,11 +52,11 @@ func TestRefresh(t *testing.T) {
 		}, tied: true},
 		{name: "it came from elsewhere as well, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
-				w.label(kept, "containerd.io/distribution.source.registry.example.com", "app")
+				w.label(kept, labels.Source, w.server.Host()+"/app,registry.example.com/app")
 			}, tied: true},
 		{name: "it came from an archive, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
-				w.label(kept, newSourceLabel(w.server.Host()+"/app:v1").key, "")
+				w.label(kept, labels.Source, "")
 			}, tied: true},
 		{name: "a tag of cosign's that was not asked for, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {

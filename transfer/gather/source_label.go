@@ -4,14 +4,19 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/pkg/labels"
+	clabels "github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/containerd/v2/pkg/reference"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // sourceLabel is the label that says where content came from
 // (containerd.io/distribution.source.<registry> = repositories), by which a push
 // can mount it across repositories.
-type sourceLabel struct{ key, repository string }
+type sourceLabel struct {
+	key, repository string
+	locator         string // for labels.Source
+}
 
 func newSourceLabel(ref string) sourceLabel {
 	spec, err := reference.Parse(ref)
@@ -23,23 +28,30 @@ func newSourceLabel(ref string) sourceLabel {
 	if i := strings.LastIndexByte(registry, ':'); i >= 0 && !strings.HasSuffix(registry, "]") {
 		registry = registry[:i]
 	}
-	return sourceLabel{labels.LabelDistributionSource + "." + strings.Trim(registry, "[]"), repository}
+	return sourceLabel{clabels.LabelDistributionSource + "." + strings.Trim(registry, "[]"), repository, spec.Locator}
 }
 
-// add puts the label into add, with the repositories that existing names as
+// add puts the labels into add, with the repositories that existing names as
 // well. A label that would grow too long is left as it is.
 func (s sourceLabel) add(add, existing map[string]string) {
 	if s.repository == "" {
 		return
 	}
-	var repositories []string
-	if have := existing[s.key]; have != "" {
-		repositories = strings.Split(have, ",")
+	for key, repository := range map[string]string{s.key: s.repository, labels.Source: s.locator} {
+		var repositories []string
+		if have := existing[key]; have != "" {
+			repositories = strings.Split(have, ",")
+		}
+		repositories = append(repositories, repository)
+		slices.Sort(repositories)
+		value := strings.Join(slices.Compact(repositories), ",")
+		if clabels.Validate(key, value) == nil {
+			add[key] = value
+		}
 	}
-	repositories = append(repositories, s.repository)
-	slices.Sort(repositories)
-	value := strings.Join(slices.Compact(repositories), ",")
-	if labels.Validate(s.key, value) == nil {
-		add[s.key] = value
-	}
+}
+
+// only says whether content came from the source's repository and no other.
+func (s sourceLabel) only(existing map[string]string) bool {
+	return s.locator != "" && existing[labels.Source] == s.locator
 }

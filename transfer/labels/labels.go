@@ -24,6 +24,11 @@ const (
 	// manifest carries.
 	ArtifactType = "transfer-referrers/artifact-type"
 
+	// Source stands on what a pull stored of a referrer: the repositories,
+	// each with its registry and port, that it came from, separated by commas.
+	// containerd's own label of the kind knows no port.
+	Source = "transfer-referrers/source"
+
 	// unlisted, followed by the digest of a referrer that is tied to the
 	// subject: since when the registry that it came from lists it no longer
 	// (RFC 3339, UTC).

@@ -32,15 +32,24 @@ func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 
 // putTagged puts what lies under one of cosign's tags. A tag that holds something
 // else is left as it is: cosign adds signatures to one manifest, and what was
-// overwritten would be lost. One that holds all of ours and more will do.
+// overwritten would be lost. One that holds all of ours and more will do, and one of
+// which ours holds all gives way: of an image that was signed again between two pulls
+// both manifests are stored. They take turns, as other pushes of this daemon do.
 func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *artifact.Manifest, tag string) error {
-	a, err := p.Repository.Get(ctx, p.host, p.Repository.URL(p.host, "manifests", tag), remote.AcceptAny)
+	address := p.Repository.URL(p.host, "manifests", tag)
+	unlock, err := turns.lock(ctx, address.String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	a, err := p.Repository.Get(ctx, p.host, address, remote.AcceptAny)
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
-	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && holdsAll(a, data):
+	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
 		r.found = true
 		return nil
+	case a.Code == http.StatusOK && isManifest(a) && holdsAll(data, a.Body):
 	case a.Code == http.StatusOK:
 		return fmt.Errorf("tag %s holds something else, which is not overwritten; delete the tag in the registry, or copy its signatures first: %w", tag, errdefs.ErrAlreadyExists)
 	case a.Code != http.StatusNotFound:
@@ -53,41 +62,45 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	return err
 }
 
-// holdsAll says whether an answer is a manifest with all layers of ours, to the
-// letter: a signature of cosign's is an annotation of its layer.
-func holdsAll(a *remote.Answer, ours []byte) bool {
-	if _, err := artifact.Parse(a.Body, a.MediaType(), artifact.MaxDescriptors); err != nil {
-		return false
+func isManifest(a *remote.Answer) bool {
+	_, err := artifact.Parse(a.Body, a.MediaType(), artifact.MaxDescriptors)
+	return err == nil
+}
+
+// holdsAll says whether one manifest has all layers of the other, with all that is
+// said of them: a signature of cosign's is an annotation of its layer.
+func holdsAll(all, some []byte) bool {
+	there := map[string]bool{}
+	for _, l := range layers(all) {
+		there[l] = true
 	}
-	theirs := map[string]bool{}
-	for _, l := range layers(a.Body) {
-		theirs[l] = true
-	}
-	want := layers(ours)
+	want := layers(some)
 	for _, l := range want {
-		if !theirs[l] {
+		if !there[l] {
 			return false
 		}
 	}
 	return len(want) > 0
 }
 
-// layers returns the layers of a manifest that has been parsed, as JSON without
-// white space.
+// layers returns the layers of a manifest that has been parsed, as JSON whose keys
+// are sorted.
 func layers(data []byte) []string {
 	var m struct {
-		Layers []json.RawMessage `json:"layers"`
+		Layers []any `json:"layers"`
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&m); err != nil {
 		return nil
 	}
 	out := make([]string, len(m.Layers))
 	for i, l := range m.Layers {
-		var b bytes.Buffer
-		if err := json.Compact(&b, l); err != nil {
+		b, err := json.Marshal(l)
+		if err != nil {
 			return nil
 		}
-		out[i] = b.String()
+		out[i] = string(b)
 	}
 	return out
 }

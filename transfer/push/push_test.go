@@ -293,12 +293,11 @@ func TestCosignTagThatHoldsMore(t *testing.T) {
 		{manifest(), false},
 		{[]byte(`{}`), false},
 	} {
-		a := &remote.Answer{Code: http.StatusOK, Header: http.Header{"Content-Type": {ocispec.MediaTypeImageManifest}}, Body: tc.theirs}
-		if got := holdsAll(a, manifest(layer(1))); got != tc.want {
+		if got := holdsAll(tc.theirs, manifest(layer(1))); got != tc.want {
 			t.Errorf("%s holds all: %v", tc.theirs, got)
 		}
 	}
-	if holdsAll(&remote.Answer{Header: http.Header{"Content-Type": {ocispec.MediaTypeImageManifest}}, Body: manifest()}, manifest()) {
+	if holdsAll(manifest(), manifest()) {
 		t.Error("nothing holds nothing")
 	}
 }
