@@ -54,6 +54,7 @@ help: ## list the targets
 
 build: ## bin/containerd and bin/ctr
 	@mkdir -p bin
+	@test -e bin/containerd || echo "building bin/containerd and bin/ctr, which takes minutes the first time" >&2
 	@cd cmd && $(STATIC) -o ../bin/ ./containerd ./ctr
 
 demo: build ## pull a signed image from an embedded registry and show what came (needs root)
@@ -120,7 +121,7 @@ check-proto: ## fail where api/ is not what proto/ generates
 fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## make integration/fixture/testdata anew with the real producers
 	cd integration/fixture/generate && PATH="$(TOOLS):$$PATH" $(GO) run . ../testdata
 
-tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint oras regctl cosign) ## install what CI needs
+tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint cyclonedx-gomod oras regctl cosign) ## install what CI needs
 
 $(TOOLS)/buf:
 	GOBIN=$(TOOLS) $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)

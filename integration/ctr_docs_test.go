@@ -16,6 +16,9 @@ var update = flag.Bool("update", false, "write what the commands print into docs
 // docsHost stands for the registry, with as many characters as its address has.
 const docsHost = "reg.example.com"
 
+// docsMirror stands for the registry that is pushed to.
+const docsMirror = "mirror.example.com"
+
 // What docs/ctr.md shows of the commands is what they print.
 func TestCtrDocs(t *testing.T) {
 	const path = "../docs/ctr.md"
@@ -25,6 +28,9 @@ func TestCtrDocs(t *testing.T) {
 	}
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg)
+	mirror := startRegistry(t, registry.Olareg)
+	toDocs := strings.NewReplacer(reg.Host, docsHost, mirror.Host, docsMirror)
+	toTest := strings.NewReplacer(docsHost, reg.Host, docsMirror, mirror.Host)
 	imageAlone(f, t, reg)
 	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)))
 	pull(t, d, reg.Host+"/app:v1")
@@ -33,9 +39,12 @@ func TestCtrDocs(t *testing.T) {
 		if command == "echo $?" {
 			return fmt.Sprintln(code)
 		}
-		args := strings.Fields(strings.ReplaceAll(command, docsHost, reg.Host))
+		args := strings.Fields(toTest.Replace(command))
 		if len(args) < 3 || args[0] != "ctr" || args[1] != "referrers" {
 			t.Fatalf("%q is no command that this test runs", command)
+		}
+		if args[2] == "push" && !ran["push"] {
+			pull(t, d, reg.Host+"/app:v1", "--platform", "linux/arm64")
 		}
 		ran[args[2]] = true
 		if args[2] == "fetch" && !signed {
@@ -49,7 +58,7 @@ func TestCtrDocs(t *testing.T) {
 		if r.stdout != "" && !strings.HasSuffix(r.stdout, "\n") { // of a blob that cat prints
 			r.stdout += "\n"
 		}
-		return strings.ReplaceAll(r.stdout+r.stderr, reg.Host, docsHost)
+		return toDocs.Replace(r.stdout + r.stderr)
 	}
 	written := regexp.MustCompile("(?s)```console\n.*?```\n").ReplaceAllStringFunc(string(text), func(block string) string {
 		out := "```console\n"

@@ -33,7 +33,7 @@ func TestFetchExitCodes(t *testing.T) {
 	pull(t, d, image)
 	reg.Reset()
 	referrers(t, d, "fetch", image).want(t, exitUnknown, "no registry was asked", "no rule matches", "--artifact-type").
-		prints(t, "0 referrers are stored")
+		prints(t, "0 referrers are taken")
 	if n := len(reg.Requests()); n != 0 {
 		t.Errorf("the registry was asked: %v", reg.Requests())
 	}

@@ -38,7 +38,7 @@ func TestFetch(t *testing.T) {
 	}
 	reg.Reset()
 	out := referrers(t, d, "fetch", "--plain-http", "-u", "user:secret", image).want(t, 0)
-	out.prints(t, image+" "+f.Get(fixture.Image).Digest.String(), "take  "+f.Get(fixture.Notation).Digest.String(), "6 referrers are stored with the image by this fetch")
+	out.prints(t, image+" "+f.Get(fixture.Image).Digest.String(), "take  "+f.Get(fixture.Notation).Digest.String(), "6 referrers are taken, and stored with the image")
 	for _, part := range []string{"/manifests/v1", "/manifests/" + f.Get(fixture.Image).Digest.String(), "/manifests/" + f.Get(fixture.AMD64).Digest.String()} {
 		if n := reg.Count(part); n != 0 {
 			t.Errorf("the image itself was asked for: %v", reg.Requests())

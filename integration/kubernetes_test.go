@@ -60,7 +60,7 @@ func TestKubernetesCommands(t *testing.T) {
 	for name, line := range map[string]string{
 		"containerd": fmt.Sprintf("exec %s --config %s/config.toml \"$@\"", pluginBinary(t), d.Dir),
 		"ctr":        fmt.Sprintf("exec %s --address %s \"$@\"", program(t, "ctr"), d.Address),
-		"journalctl": fmt.Sprintf("sed 's/\\\\\"/\"/g; s/\" *id=.*//; s/\"$//' %s/log", d.Dir),
+		"journalctl": "cat " + d.Dir + "/log",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+line+"\n"), 0o755); err != nil {
 			t.Fatal(err)

@@ -46,8 +46,7 @@ func TestPushSelection(t *testing.T) {
 			to := startRegistry(t, registry.Olareg)
 			as := to.Host + "/app:v1"
 			out := ctr(t, d, append(append([]string{"referrers", "push", "--plain-http"}, tc.flags...), as, image)...)
-			// The last line may be overtaken by ctr's end.
-			if !strings.Contains(out, "Pushing to OCI Registry ("+as+")") {
+			if !strings.Contains(out, "image "+image+" is pushed to "+as+", with its referrers") {
 				t.Errorf("ctr prints %s", out)
 			}
 			wantPullable(t, f, as, tc.want...)

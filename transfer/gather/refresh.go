@@ -96,11 +96,11 @@ func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]str
 			continue
 		}
 		info, err := g.Store.Info(ctx, dgst)
-		if err != nil || !g.source.only(info.Labels) || !s.known.answers(info.Labels) {
+		if err != nil {
 			continue
 		}
-		if info.UpdatedAt.After(s.known.began) {
-			if s.Status == discovery.Absent { // it was, when this pull asked
+		if !g.source.only(info.Labels) || !s.known.answers(info.Labels) || info.UpdatedAt.After(s.known.began) {
+			if s.Status == discovery.Absent { // here, or when this pull asked; not elsewhere
 				change[labels.Status] = string(discovery.Present)
 			}
 			continue

@@ -96,7 +96,14 @@ func (p *pusher) putReferrer(ctx context.Context, subject digest.Digest, r *refe
 	return p.put(ctx, subject, r, data)
 }
 
+// put puts the manifest. Those of one subject take turns: a registry that answers two
+// at once may list but one of them, as olareg does.
 func (p *pusher) put(ctx context.Context, subject digest.Digest, r *referrer, data []byte) error {
+	unlock, err := turns.lock(ctx, p.Repository.URL(p.host, "referrers", subject.String()).String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	header, err := p.Repository.PutManifest(ctx, p.host, r.Digest.String(), r.MediaType, data)
 	if err != nil {
 		return err

@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// turns are those of this daemon's pushes at fallback tags, by address.
+// turns are those of this daemon's pushes at what has many writers, by its address:
+// tags, and the referrers of a subject.
 var turns = &locks{held: map[string]*turn{}}
 
 type locks struct {

@@ -54,14 +54,14 @@ type Image struct {
 	Referrers []Referrer `json:"referrers"`
 
 	// Subjects are the image's index and manifests that are stored.
-	Subjects []Subject `json:"-"`
+	Subjects []Subject `json:"subjects"`
 }
 
 // Subject is a manifest or index of the image that is stored.
 type Subject struct {
 	ocispec.Descriptor
-	Status  discovery.Status
-	Checked time.Time
+	Status  discovery.Status `json:"status"`
+	Checked time.Time        `json:"checked,omitzero"`
 }
 
 // Name tells the subject from the image's others.
@@ -99,7 +99,7 @@ func (r Referrer) Descriptor() ocispec.Descriptor {
 
 // Read returns the image with all its stored referrers.
 func Read(ctx context.Context, store Store, image images.Image) (*Image, error) {
-	out := &Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []Referrer{}}
+	out := &Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []Referrer{}, Subjects: []Subject{}}
 	subjects, err := subjectsOf(ctx, store, image.Target)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", image.Name, err)

@@ -44,8 +44,9 @@ Examples:
 			Usage: "Media type of the layer to print, where there are several",
 		},
 		&cli.IntFlag{
-			Name:  "layer",
-			Usage: "Number of the layer to print, from 0, where there are several",
+			HideDefault: true,
+			Name:        "layer",
+			Usage:       "Number of the layer to print, from 0, where there are several",
 		},
 		&cli.BoolFlag{
 			Name:  "manifest",
@@ -63,6 +64,9 @@ Examples:
 		}
 		if cmd.Bool("manifest") && (cmd.IsSet("layer") || cmd.IsSet("media-type")) {
 			return usagef("--manifest prints no layer; leave out --layer and --media-type")
+		}
+		if cmd.Int("layer") < 0 {
+			return usagef("--layer %d: layers are counted from 0", cmd.Int("layer"))
 		}
 		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
 		if err != nil {

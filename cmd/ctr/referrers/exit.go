@@ -23,7 +23,7 @@ const exitCodes = `Exit codes:
   3  there is nothing of what was asked for
   4  it is not known in full: a registry failed, a limit cut its answer, or none was asked
   5  several are meant, and one has to be chosen
-  6  what the daemon's rule requires is not there`
+  6  what the daemon's rule requires is not there, or on_error = "fail" and something is unknown`
 
 // codedError is an error with an exit code. It is no cli.ExitCoder: the cli would
 // print it itself, not as ctr does.

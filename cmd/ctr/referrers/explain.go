@@ -5,6 +5,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
+	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
 
@@ -41,8 +42,9 @@ Examples:
 			Usage: "Explain a pull that selects the artifact type, glob or set",
 		},
 		&cli.IntFlag{
-			Name:  "depth",
-			Usage: "Explain a pull that takes that many levels of referrers (default: the rule's)",
+			HideDefault: true,
+			Name:        "depth",
+			Usage:       "Explain a pull that takes that many levels of referrers (default: the rule's)",
 		},
 	),
 	Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -97,6 +99,9 @@ func pullVerdict(e *explain.Explanation) string {
 func storedOrNamed(ctx context.Context, client *containerd.Client, name string) (string, error) {
 	image, err := client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
+		if spec, err := reference.Parse(name); err != nil || spec.Object == "" {
+			return "", usagef("%q is no stored image, and no whole name of one in a registry: write host, repository and tag, as docker.io/library/alpine:latest", name)
+		}
 		return name, nil
 	}
 	if err != nil {

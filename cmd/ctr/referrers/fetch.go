@@ -48,8 +48,9 @@ Examples:
 			Usage: "Fetch what is of the artifact type, glob or set, in place of the rule's",
 		},
 		&cli.IntFlag{
-			Name:  "depth",
-			Usage: "Fetch that many levels of referrers (default: the rule's)",
+			HideDefault: true,
+			Name:        "depth",
+			Usage:       "Fetch that many levels of referrers (default: the rule's)",
 		},
 		&cli.BoolFlag{
 			Name:    "quiet",
@@ -122,7 +123,7 @@ Examples:
 // the text: in a pipe it would be drawn anew at every step.
 func withProgress(ctx context.Context, cmd *cli.Command, run func(...transfer.Opt) error) error {
 	w := cmd.Root().Writer
-	if cmd.Bool("quiet") || cmd.String("format") != "text" || !isTerminal(w) {
+	if cmd.Bool("quiet") || cmd.String("format") == "json" || !isTerminal(w) {
 		return run()
 	}
 	progress, done := images.ProgressHandler(ctx, w)
@@ -133,9 +134,9 @@ func withProgress(ctx context.Context, cmd *cli.Command, run func(...transfer.Op
 // fetchVerdict says how much there is now.
 func fetchVerdict(e *explain.Explanation) string {
 	taken, _ := count(e)
-	text := fmt.Sprintf("%d referrers are stored with the image by this fetch", taken)
+	text := fmt.Sprintf("%d referrers are taken, and stored with the image", taken)
 	if taken == 1 {
-		text = "1 referrer is stored with the image by this fetch"
+		text = "1 referrer is taken, and stored with the image"
 	}
 	return text
 }

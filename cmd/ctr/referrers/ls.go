@@ -46,8 +46,9 @@ Examples:
 			Usage: "List those of the artifact type, glob or set alone, and exit with 3 or 4 where there is none",
 		},
 		&cli.IntFlag{
-			Name:  "depth",
-			Usage: "List that many levels of referrers: 1 is those of the image alone (default: all)",
+			HideDefault: true,
+			Name:        "depth",
+			Usage:       "List that many levels of referrers: 1 is those of the image alone (default: all)",
 		},
 		&cli.BoolFlag{
 			Name:    "quiet",
@@ -159,7 +160,7 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 }
 
 func unreadable(image images.Image) *stored.Image {
-	return &stored.Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []stored.Referrer{}}
+	return &stored.Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []stored.Referrer{}, Subjects: []stored.Subject{}}
 }
 
 func printDigests(w io.Writer, image *stored.Image, wanted func(policy.Referrer) bool) error {

@@ -2,6 +2,7 @@ package referrers
 
 import (
 	"context"
+	"slices"
 
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
@@ -13,14 +14,29 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
-// registryFlags are those of ctr's own pull.
+// lost are flags of ctr's own pull that its message to the daemon has no place for.
+var lost = []string{"skip-verify", "tlscacert", "tlscert", "tlskey"}
+
+// registryFlags are those of ctr's own pull. Those that are lost stay out of the help,
+// and are known so that they can be refused with the remedy.
 func registryFlags(more ...cli.Flag) []cli.Flag {
-	return append(append([]cli.Flag{}, commands.RegistryFlags...), more...)
+	var flags []cli.Flag
+	for _, flag := range commands.RegistryFlags {
+		name := flag.Names()[0]
+		if !slices.Contains(lost, name) {
+			flags = append(flags, flag)
+		} else if _, ok := flag.(*cli.BoolFlag); ok {
+			flags = append(flags, &cli.BoolFlag{Name: name, Aliases: flag.Names()[1:], Hidden: true})
+		} else {
+			flags = append(flags, &cli.StringFlag{Name: name, Aliases: flag.Names()[1:], Hidden: true})
+		}
+	}
+	return append(flags, more...)
 }
 
 // registryOptions are those that ctr's own pull makes of its flags.
 func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]registry.Opt, error) {
-	for _, flag := range []string{"skip-verify", "tlscacert", "tlscert", "tlskey"} {
+	for _, flag := range lost {
 		if cmd.IsSet(flag) {
 			return nil, usagef("--%s does not reach the daemon; configure the registry in a hosts directory and name it with --hosts-dir", flag)
 		}

@@ -1,0 +1,72 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+)
+
+// The README's configuration loads as it is.
+func TestReadmeConfiguration(t *testing.T) {
+	_, block, ok := strings.Cut(readDoc(t, "../README.md"), "```toml\n")
+	if !ok {
+		t.Fatal("the README has no configuration")
+	}
+	block, _, _ = strings.Cut(block, "```")
+	d := startDaemon(t, daemon.Config{Whole: block})
+	if n := len(d.LogLines("referrers are active")); n != 1 {
+		t.Errorf("the plugin is not active: %q", d.LogLines("referrers"))
+	}
+}
+
+// Every file and heading that a page links to is there, in the checkout and, for
+// what a release archive carries, in the archive.
+func TestLinks(t *testing.T) {
+	pages, _ := filepath.Glob("../docs/*.md")
+	tops, _ := filepath.Glob("../*.md")
+	script, err := os.ReadFile("../release/archive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped := regexp.MustCompile(`cp -R (.*)`).FindStringSubmatch(string(script))[1]
+	for _, page := range append(pages, tops...) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			target := page
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(page), m[1])
+			}
+			linked, err := os.ReadFile(target)
+			if err != nil {
+				t.Errorf("%s: %v", page, err)
+				continue
+			}
+			if m[2] != "" && !strings.Contains(headings(string(linked)), "#"+m[2]+"\n") {
+				t.Errorf("%s: %s has no heading %s", page, target, m[2])
+			}
+			if name := strings.TrimPrefix(target, "../"); !strings.HasPrefix(name, "docs/") && !strings.Contains(" "+shipped+" ", " "+name+" ") {
+				t.Errorf("%s: a release archive lacks %s", page, name)
+			}
+		}
+	}
+}
+
+// headings are the anchors of a page, one a line.
+func headings(text string) string {
+	var out strings.Builder
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		h := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		out.WriteString("#" + strings.ReplaceAll(h, " ", "-") + "\n")
+	}
+	return out.String()
+}
