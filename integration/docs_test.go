@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +21,49 @@ func TestReadmeConfiguration(t *testing.T) {
 	d := startDaemon(t, daemon.Config{Whole: block})
 	if n := len(d.LogLines("referrers are active")); n != 1 {
 		t.Errorf("the plugin is not active: %q", d.LogLines("referrers"))
+	}
+}
+
+// The README's Go is that of an example, which is run; its lines of the log are what
+// daemons say; its versions are those of the modules.
+func TestReadmeSays(t *testing.T) {
+	readme := readDoc(t, "../README.md")
+	example, err := os.ReadFile("../transfer/source/example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, ok := strings.Cut(readme, "```go\nimport (\n")
+	if !ok {
+		t.Fatal("the README has no Go")
+	}
+	code, _, _ = strings.Cut(code, "```")
+	for line := range strings.Lines(code) {
+		if line = strings.TrimSpace(line); !strings.Contains(string(example), line) {
+			t.Errorf("no example has the README's line %s", line)
+		}
+	}
+	inert, active := startDaemon(t, stock), startDaemon(t, active(everything))
+	for d, says := range map[*daemon.Daemon]string{inert: "referrers are not active: ", active: "referrers are active: "} {
+		_, line, _ := strings.Cut(readme, "\n"+says)
+		line, _, _ = strings.Cut(line, "\n")
+		if len(d.LogLines(says+strings.ReplaceAll(line, `"`, `\"`))) != 1 {
+			t.Errorf("no daemon says what the README has: %s%s", says, line)
+		}
+	}
+	for module, says := range map[string]string{"go.mod": "with containerd %s and later", "cmd/go.mod": "are containerd %s;", "cmd/lts/go.mod": "on %s, the LTS"} {
+		text, err := os.ReadFile("../" + module)
+		if err != nil {
+			t.Fatal(err)
+		}
+		version := regexp.MustCompile(`containerd/containerd/v2 (v\S+)`).FindStringSubmatch(string(text))[1]
+		if want := fmt.Sprintf(says, version); !strings.Contains(readme, want) {
+			t.Errorf("the README does not say %q, of %s", want, module)
+		}
+	}
+	for _, f := range fallbacks {
+		if !strings.Contains(readme, f.name[strings.LastIndexByte(f.name, '.')+1:]) {
+			t.Errorf("the README does not name CRI's key %s", f.name)
+		}
 	}
 }
 

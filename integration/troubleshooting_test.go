@@ -70,11 +70,17 @@ func TestTroubleshooting(t *testing.T) {
 	s.pushes()
 
 	all := s.texts.String()
+	readme := readDoc(t, "../README.md")
+	_, readme, _ = strings.Cut(readme, "## Troubleshooting")
+	inReadme := regexp.MustCompile("(?m)^\\| `(.*?)` \\| .* \\|$").FindAllStringSubmatch(readme, -1)
+	if len(inReadme) < 4 {
+		t.Fatalf("%d texts are in the README: the format of its table has changed", len(inReadme))
+	}
 	headings := regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(doc), -1)
 	if len(headings) < 20 {
 		t.Fatalf("%d texts are documented: the format of the page has changed", len(headings))
 	}
-	for _, h := range headings {
+	for _, h := range append(headings, inReadme...) {
 		pattern := strings.ReplaceAll(regexp.QuoteMeta(h[1]), "…", ".+?")
 		if !regexp.MustCompile(pattern).MatchString(all) {
 			t.Errorf("nothing says: %s", h[1])
