@@ -69,7 +69,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := onTerminal(t, d, "fetch", image)
-	for _, want := range []string{"etch", "referrers of OCI Registry (" + image, "elapsed:", "take  " + evil.Digest.String(), "1 referrer is stored"} {
+	for _, want := range []string{"etch", "referrers of OCI Registry (" + image, "elapsed:", "take  " + evil.Digest.String(), "1 referrer is taken"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the terminal does not show %q but\n%q", want, out)
 		}
