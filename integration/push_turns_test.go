@@ -18,7 +18,7 @@ func TestPushSendsReferrersOfASubjectInTurn(t *testing.T) {
 	d, image := pulled(t, f, pushTrue)
 	to := startRegistry(t, registry.Olareg)
 	var under, most, seen atomic.Int32
-	to.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+	to.Fail(func(_ http.ResponseWriter, r *http.Request) bool {
 		for _, name := range []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation} {
 			if r.Method != http.MethodPut || !strings.HasSuffix(r.URL.Path, f.Get(name).Digest.String()) {
 				continue
