@@ -27,7 +27,7 @@ func TestReferrersThatHang(t *testing.T) {
 			for _, n := range []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.VEX} {
 				referrers[f.Content(n)[2].String()] = true
 			}
-			done := make(chan struct{})
+			done, hangs := make(chan struct{}), make(chan struct{}, 1)
 			t.Cleanup(func() { close(done) }) // before the registry waits for its requests
 			hanging.Fail(func(w http.ResponseWriter, r *http.Request) bool {
 				if !referrers[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]] {
@@ -35,6 +35,10 @@ func TestReferrersThatHang(t *testing.T) {
 				}
 				w.WriteHeader(http.StatusOK)
 				_ = http.NewResponseController(w).Flush()
+				select {
+				case hangs <- struct{}{}:
+				default: // another does already
+				}
 				select {
 				case <-done:
 				case <-r.Context().Done():
@@ -48,10 +52,11 @@ func TestReferrersThatHang(t *testing.T) {
 				_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
 				pulled <- err
 			}()
-			for hanging.Count("/app/manifests/v1") == 0 {
-				time.Sleep(10 * time.Millisecond)
+			select {
+			case <-hangs:
+			case <-testContext(t).Done():
+				t.Fatal("no referrer was asked for")
 			}
-			time.Sleep(200 * time.Millisecond) // requests that hang are counted when they end
 			began := time.Now()
 			pull(t, d, other.Host+"/app:v1")
 			if took := time.Since(began); took > 10*time.Second {
