@@ -45,14 +45,19 @@ func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
 // relation types include "next". Targets stand in angle brackets; commas and
 // semicolons within them, or within quoted parameters, separate nothing. readable is
 // false for a value that is no list of links.
+//
+// A header may have mebibytes: no part of it is looked at twice.
 func nextLink(value string) (target string, ok, readable bool) {
 	readable = true
-	for value = strings.Trim(value, " \t,"); value != ""; value = strings.Trim(value, " \t,") {
-		end := strings.IndexByte(value, '>')
-		if value[0] != '<' || end < 0 {
+	for value = strings.Trim(value, " \t,"); value != ""; value = strings.TrimLeft(value, " \t,") {
+		if value[0] != '<' {
 			readable = false
 			_, value = cutUnquoted(value, ',')
 			continue
+		}
+		end := strings.IndexByte(value, '>')
+		if end < 0 {
+			return "", false, false // nor does another target end in what follows
 		}
 		target = value[1:end]
 		var params string

@@ -1,11 +1,14 @@
 package remote
 
 import (
+	"net"
+	"net/http"
 	"net/url"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -20,6 +23,49 @@ func FuzzRetryAfter(f *testing.F) {
 			t.Errorf("%q: %s, want no time in the past", value, got)
 		}
 	})
+}
+
+// FuzzChallenge holds what checkChallenge is for, with containerd's own authorizer:
+// a challenge that passes sends no one to a token service without encryption, or at
+// a link-local address.
+func FuzzChallenge(f *testing.F) {
+	for _, value := range []string{
+		`Bearer realm="https://tokens.test/token",service="s",scope="repository:a:pull"`,
+		`bearer realm="HTTP://tokens.test/token"`,
+		`Bearer realm="https://169.254.169.254/latest"`,
+		`Bearer realm="https://[::ffff:169.254.169.254]/"`,
+		`Bearer realm="https://0xa9fea9fe/",error="invalid_token"`,
+		`Bearer realm="//tokens.test"`, `Basic realm="r"`, `Bearer realm=`, `Bearer realm="\"`, `,=;"`,
+	} {
+		f.Add(value)
+	}
+	from := &http.Request{URL: &url.URL{Scheme: "https", Host: "r.test", Path: "/v2/a"}}
+	f.Fuzz(func(t *testing.T, value string) {
+		resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {value}}, Request: from}
+		if err := checkChallenge(resp); err != nil {
+			if !errdefs.IsPermissionDenied(err) || len(err.Error()) > 1000 {
+				t.Errorf("%q: error %q", value, err)
+			}
+			return
+		}
+		authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(&http.Client{Transport: encryptedOnly{t, value}}))
+		if authorizer.AddResponses(t.Context(), []*http.Response{resp}) == nil {
+			_ = authorizer.Authorize(t.Context(), from.Clone(t.Context())) // the transport refuses
+		}
+	})
+}
+
+// encryptedOnly fails where a token service is asked that must not be.
+type encryptedOnly struct {
+	t     *testing.T
+	value string
+}
+
+func (e encryptedOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	if ip := net.ParseIP(req.URL.Hostname()); req.URL.Scheme == "http" || ip.IsLinkLocalUnicast() {
+		e.t.Errorf("%q leads to %s", e.value, req.URL)
+	}
+	return nil, errdefs.ErrUnavailable
 }
 
 // FuzzDigest holds what Check is for: what it lets through makes a URL and a tag

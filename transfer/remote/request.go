@@ -8,16 +8,13 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
@@ -114,6 +111,10 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 		}
 		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(answers) > 0 {
 			return resp, nil
+		}
+		if err := checkChallenge(resp); err != nil {
+			discard(resp.Body)
+			return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 		}
 		answers = append(answers, resp)
 		if err := detached(ctx, func(ctx context.Context) error { return h.Authorizer.AddResponses(ctx, answers) }); err != nil {
@@ -235,63 +236,6 @@ func detached(ctx context.Context, call func(context.Context) error) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// checkRedirect follows a registry to its storage, but lends no other host the
-// registry's credentials or the operator's headers, and gives up no encryption.
-func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error {
-	last, first := via[len(via)-1], via[0]
-	switch {
-	case len(via) > r.limits.Redirects:
-		return fmt.Errorf("stopped after %d redirects: %w", r.limits.Redirects, errdefs.ErrResourceExhausted)
-	case last.URL.Scheme == "https" && req.URL.Scheme != "https":
-		return fmt.Errorf("refused redirect from https to %s: %w", req.URL.Scheme, errdefs.ErrPermissionDenied)
-	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
-		return fmt.Errorf("refused redirect to scheme %q: %w", req.URL.Scheme, errdefs.ErrPermissionDenied)
-	case linkLocal(req.URL.Hostname()) && !linkLocal(first.URL.Hostname()):
-		return fmt.Errorf("refused redirect to the link-local address %s: %w", req.URL.Hostname(), errdefs.ErrPermissionDenied)
-	}
-	if req.URL.Host != first.URL.Host {
-		kept := http.Header{}
-		for _, key := range []string{"Accept", "Accept-Encoding", "User-Agent"} {
-			kept.Set(key, req.Header.Get(key))
-		}
-		req.Header = kept
-	}
-	return nil
-}
-
-// metadataServices are addresses beside the link-local ones.
-var metadataServices = []string{"fd00:ec2::254", "fd20:ce::254", "100.100.100.200"}
-
-// linkLocal covers the addresses of clouds' metadata services, which no registry
-// redirects to in good faith, and spellings of addresses that only serve to hide
-// one. A name that resolves to such an address passes: what it answers is held
-// against a digest or read as a listing, and reaches no one.
-func linkLocal(host string) bool {
-	host, _, _ = strings.Cut(strings.TrimSuffix(host, "."), "%")
-	for _, c := range []byte(host) {
-		if c >= utf8.RuneSelf {
-			return true // the client would turn full-width digits into an address
-		}
-	}
-	ip := net.ParseIP(host)
-	if ip == nil {
-		last := host[strings.LastIndexByte(host, '.')+1:]
-		_, err := strconv.ParseUint(last, 0, 64)
-		return err == nil // no top-level domain is a number: 2852039166, 0xa9fea9fe
-	}
-	if ip.IsLinkLocalUnicast() || slices.ContainsFunc(metadataServices, func(a string) bool { return ip.Equal(net.ParseIP(a)) }) {
-		return true
-	}
-	// The last four bytes of ::/96 and of NAT64's 64:ff9b::/96 are IPv4.
-	v6, embedded := ip.To16(), ip.To16()[12:]
-	for _, prefix := range []string{"::", "64:ff9b::"} {
-		if p := net.ParseIP(prefix); ip.To4() == nil && slices.Equal(v6[:12], p[:12]) {
-			return linkLocal(embedded.String())
-		}
-	}
-	return false
 }
 
 // passing says which codes a later attempt may not give.
