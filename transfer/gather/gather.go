@@ -118,6 +118,7 @@ type Gather struct {
 	span      *tracing.Span
 	written   atomic.Int64 // bytes that came into the store
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
+	budget    budget       // of what is remembered of listings
 
 	mu       sync.Mutex
 	closed   bool
@@ -200,7 +201,7 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
 	if len(g.subjects) == maxSubjects {
 		return false
 	}
-	s := &subject{desc: desc, depth: depth, status: discovery.Unknown}
+	s := &subject{desc: desc, depth: depth, status: discovery.Unknown, budget: &g.budget}
 	s.image.Store(image)
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s

@@ -107,10 +107,14 @@ func (g *Gather) settle() *Outcome {
 		// came later, labels would run in circles.
 		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.cosign && g.isImage(t.Digest) })
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
-		out.Subjects = append(out.Subjects, Subject{
+		subject := Subject{
 			Descriptor: s.desc, Image: s.image.Load(), Status: s.status,
 			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(), known: s.known,
-		})
+		}
+		if s.untold > 0 {
+			subject.Left = append(subject.Left, Left{Reason: fmt.Sprintf("%d more were not taken; one pull tells of %d", s.untold, maxTold)})
+		}
+		out.Subjects = append(out.Subjects, subject)
 	}
 	return out
 }

@@ -31,6 +31,9 @@ type subject struct {
 	answers []discovery.Answer
 	taken   []Taken
 	left    []Left
+	doubts  int // of left, those that lower the status
+	untold  int // what left has no room for
+	budget  *budget
 	known   known
 }
 
@@ -72,7 +75,9 @@ func (g *Gather) discover(s *subject) {
 		s.status = discovery.Present
 	}
 	s.listed = true
-	s.known.listing(listing)
+	if s.budget.spend(len(listing.Referrers) + len(listing.Rejected)) {
+		s.known.listing(listing)
+	}
 	s.mu.Unlock()
 	for _, r := range listing.Rejected {
 		// What cannot be fetched may have been what was wanted.
@@ -170,18 +175,6 @@ func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
 		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 
-// note records what was left, and that the status can be no better than given.
-func (s *subject) note(status discovery.Status, left Left) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	left.Reason, left.Status = discovery.Shorten(left.Reason), status
-	s.left = append(s.left, left)
-	if !s.listed {
-		s.base = s.base.Worse(status)
-	}
-	s.status = s.status.Worse(status)
-}
-
 // add records the answers about cosign's tags. One that is there makes present
 // what the listing called absent.
 func (s *subject) add(answers []discovery.Answer) {
@@ -195,7 +188,8 @@ func (s *subject) add(answers []discovery.Answer) {
 	}
 }
 
-// why says in one line what is known of the subject's referrers, and why no more.
+// why says in one line what is known of the subject's referrers, and why no more:
+// what casts doubt on it first, then what else was refused or not wanted.
 func (s *subject) why() string {
 	parts := []string{string(s.status)}
 	for _, a := range s.answers {
@@ -203,12 +197,16 @@ func (s *subject) why() string {
 			parts = append(parts, a.String())
 		}
 	}
-	for _, l := range s.left {
-		parts = append(parts, l.String())
+	for _, doubt := range []bool{true, false} {
+		for _, l := range s.left {
+			if doubt == (l.Status != "") {
+				parts = append(parts, l.String())
+			}
+		}
 	}
 	const most = 6
-	if len(parts) > most {
-		parts = append(parts[:most], fmt.Sprintf("and %d more", len(parts)-most))
+	if more := len(parts) + s.untold - most; more > 0 {
+		parts = append(parts[:min(len(parts), most)], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(parts, "; ")
 }

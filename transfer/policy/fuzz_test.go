@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,10 +55,22 @@ func FuzzRepositoryGlob(f *testing.F) {
 			}
 			return
 		}
-		// Both sides are compared as Select compares them.
-		name, normal := normalizeRepository(name), normalizeRepository(pattern)
-		if got, want := g.match(name), globMatches(normal, name, func(c byte) bool { return c != '/' }); got != want {
+		component := func(c byte) bool { return c != '/' }
+		normalName, normal := normalizeRepository(name), normalizeRepository(pattern)
+		want := globMatches(normal, normalName, component) || globMatches(strings.ToLower(pattern), strings.ToLower(name), component)
+		if got := g.matchSpelt(name); got != want {
 			t.Errorf("%q matches %q: %v, want %v", pattern, name, got, want)
+		}
+		if again := normalizeRepository(normalName); again != normalName && isRepository(name) {
+			t.Errorf("%q has the normal forms %q and %q", name, normalName, again)
+		}
+		// Another spelling of the registry escapes no rule for it.
+		if registry, path, ok := strings.Cut(normalName, "/"); ok && g.match(normalName) && isRepository(name) && !strings.Contains(registry, ":") {
+			for _, spelt := range []string{strings.ToUpper(registry), registry + ":443", registry + ":", registry + "."} {
+				if !g.matchSpelt(spelt + "/" + path) {
+					t.Errorf("%q escapes %q, which matches %q", spelt+"/"+path, pattern, normalName)
+				}
+			}
 		}
 		if !strings.Contains(pattern, "*") && !g.match(normal) {
 			t.Errorf("%q does not match itself", pattern)
@@ -64,18 +78,25 @@ func FuzzRepositoryGlob(f *testing.F) {
 	})
 }
 
+// isRepository says whether a reference may name it (OCI distribution-spec, "Pulling
+// manifests": <name>); more is not promised about other texts.
+func isRepository(name string) bool { return repositoryName.MatchString(name) }
+
+var repositoryName = regexp.MustCompile(`^[a-z0-9]+(\.[a-z0-9]+)*(:[0-9]*)?(/[a-z0-9]+([._-][a-z0-9]+)*)+$`)
+
 func FuzzTypePattern(f *testing.F) {
-	for _, seed := range [][3]string{
-		{"signatures", bundleV03, "https://sigstore.dev/cosign/sign/v1"},
-		{"!attestations", bundleV03, ""},
-		{"application/vnd.example.*", "Application/vnd.Example.a; b=c", ""},
-		{"application/spdx+json;version=2", "application/spdx+json", ""},
-		{"**a*", "a/b", ""},
-		{"vex", "", ""},
+	for _, seed := range [][4]string{
+		{"signatures", bundleV03, "https://sigstore.dev/cosign/sign/v1", ""},
+		{"!attestations", bundleV03, "", ""},
+		{"signatures", bundleV03, "", "message-signature"},
+		{"application/vnd.example.*", "Application/vnd.Example.a; b=c", "", ""},
+		{"application/spdx+json;version=2", "application/spdx+json", "", ""},
+		{"**a*", "a/b", "", ""},
+		{"vex", "", "", ""},
 	} {
-		f.Add(seed[0], seed[1], seed[2])
+		f.Add(seed[0], seed[1], seed[2], seed[3])
 	}
-	f.Fuzz(func(t *testing.T, pattern, mime, predicateType string) {
+	f.Fuzz(func(t *testing.T, pattern, mime, predicateType, bundled string) {
 		p, err := parseType(pattern)
 		if err != nil {
 			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), strconv.Quote(pattern)) {
@@ -84,33 +105,42 @@ func FuzzTypePattern(f *testing.F) {
 			return
 		}
 		r := Referrer{ArtifactType: mime, Annotations: predicate(predicateType)}
-		match, sure := p.matches(r)
+		r.Annotations[annotationContent] = bundled
+		var matches []bool // a reading each
+		for _, as := range readings(r) {
+			matches = append(matches, p.matches(as))
+		}
 		if p.re != nil {
 			body := strings.ToLower(strings.TrimPrefix(pattern, "!"))
-			if want := globMatches(body, normalize(mime), func(byte) bool { return true }); match != want {
-				t.Errorf("%q matches %q: %v, want %v", pattern, mime, match, want)
+			if want := globMatches(body, normalize(mime), func(byte) bool { return true }); matches[0] != want {
+				t.Errorf("%q matches %q: %v, want %v", pattern, mime, matches[0], want)
 			}
 		}
 		for _, same := range []string{mime + ";q=1", " " + mime, asciiUpper(mime)} {
-			if m, s := p.matches(Referrer{same, r.Annotations}); m != match || s != sure {
-				t.Errorf("%q tells %q from %q", pattern, mime, same)
+			if SetOf(Referrer{ArtifactType: same, Annotations: r.Annotations}) != SetOf(r) {
+				t.Errorf("the set of %q is not that of %q", same, mime)
 			}
 		}
-		decide(t, strings.TrimPrefix(pattern, "!"), r, match, sure)
+		take := strings.TrimPrefix(pattern, "!")
+		decide(t, take, r, slices.Contains(matches, true), !slices.Contains(matches, false))
+		for _, set := range setNames {
+			denied(t, take, set, r)
+		}
 	})
 }
 
-// decide checks what must hold between the verdicts on one referrer.
-func decide(t *testing.T, take string, r Referrer, match, sure bool) {
+// decide checks what must hold between the verdicts on one referrer, some or all of
+// whose readings match.
+func decide(t *testing.T, take string, r Referrer, some, all bool) {
 	t.Helper()
 	for _, tc := range []struct {
 		types []string
 		want  Verdict
 	}{
-		{[]string{take}, verdictIf(match)},
-		{[]string{take, "!" + take}, verdictIf(match && !sure)},
-		{[]string{"!" + take, take}, verdictIf(match && !sure)},
-		{[]string{"!" + take, SetAll}, verdictIf(!match || !sure)},
+		{[]string{take}, verdictIf(some)},
+		{[]string{take, "!" + take}, Skip},
+		{[]string{"!" + take, take}, Skip},
+		{[]string{"!" + take, SetAll}, verdictIf(!all)},
 	} {
 		s := mustSelect(t, []Rule{{Repositories: []string{"**"}, ArtifactTypes: tc.types}}, "a.test/app")
 		final := s.DecideManifest(r)
@@ -122,8 +152,30 @@ func decide(t *testing.T, take string, r Referrer, match, sure bool) {
 		}
 	}
 	s := mustSelect(t, []Rule{{Repositories: []string{"**"}, Required: []string{take}}}, "a.test/app")
-	if missing := len(s.Missing([]Referrer{r})) > 0; missing == (match && sure) {
+	if missing := len(s.Missing([]Referrer{r})) > 0; missing == all {
 		t.Errorf("required %q, found %q: missing %v", take, r.ArtifactType, missing)
+	}
+}
+
+// denied checks that what a rule denies, in any reading, satisfies nothing that it
+// requires, and that no client changes what is required.
+func denied(t *testing.T, required, deny string, r Referrer) {
+	t.Helper()
+	rules := []Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{"!" + deny}, Required: []string{required}}}
+	if _, err := New(rules); errdefs.IsInvalidArgument(err) {
+		return // what can never be there is not required
+	}
+	ours, clients := mustSelect(t, rules, "a.test/app"), mustSelect(t, rules, "a.test/app", SetAll)
+	for _, as := range readings(r) {
+		if p, _ := parseType(deny); p.matches(as) && len(ours.Missing([]Referrer{r})) == 0 {
+			t.Errorf("%q is denied by %q and satisfies %q", r.ArtifactType, deny, required)
+		}
+	}
+	if a, b := ours.Missing([]Referrer{r}), clients.Missing([]Referrer{r}); !slices.Equal(a, b) {
+		t.Errorf("missing %q, and with a client's selection %q", a, b)
+	}
+	if len(ours.Missing([]Referrer{r})) == 0 && (ours.DecideManifest(r).Verdict != Take || clients.DecideManifest(r).Verdict != Take) {
+		t.Errorf("%q satisfies %q and is not taken", r.ArtifactType, required)
 	}
 }
 

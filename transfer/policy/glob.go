@@ -2,11 +2,14 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/net/idna"
 )
 
 // glob is a compiled pattern. Its matcher is an RE2 expression, so that no
@@ -52,8 +55,8 @@ func repositoryGlob(pattern string) (glob, error) {
 	if _, path, ok := strings.Cut(pattern, "/"); ok && strings.Contains(path, ":") {
 		return fail("has a tag", "rules match repositories, without tag or digest")
 	}
-	if !strings.Contains(pattern, "/") && !strings.Contains(pattern, "**") {
-		return fail("has no registry, and so matches no repository", `write it in full, "docker.io/library/alpine"`)
+	if registry, _, _ := strings.Cut(pattern, "/"); registry == pattern && !strings.Contains(pattern, "**") || !isRegistry(registry) {
+		return fail("has no registry, and so matches no repository", `write it in full, "docker.io/library/alpine"; a registry without a domain has its port, "registry:443/app"`)
 	}
 	return glob{
 		text: pattern,
@@ -62,26 +65,51 @@ func repositoryGlob(pattern string) (glob, error) {
 	}, nil
 }
 
-// normalizeRepository gives a repository one name: a registry's host is the same
-// in any case, with a default port or without, and as a fully qualified name, and
-// Docker Hub has several.
-// A rule must not be missed for how a reference is spelt.
+// isRegistry says whether the first component of a pattern can be a registry, by the
+// rule that tells "registry.example.com/app" from "library/alpine" wherever short names
+// are allowed.
+func isRegistry(component string) bool {
+	return strings.ContainsAny(component, ".:*") || component == "localhost"
+}
+
+// normalizeRepository gives a repository one name, so that a rule is not missed for how
+// a reference is spelt. A registry's host is the same in any case, with a default port or
+// without, as a fully qualified name, in Unicode or in Punycode; an address has several
+// forms; and Docker Hub has several names, and official images below "library".
 func normalizeRepository(name string) string {
 	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
 	if !ok {
 		return registry
 	}
-	if i := strings.LastIndexByte(registry, ':'); i >= 0 {
-		if port, err := strconv.ParseUint(registry[i+1:], 10, 16); err == nil && (port == 443 || port == 80) {
-			registry = registry[:i]
+	host, port := registry, ""
+	if i := strings.LastIndexByte(registry, ':'); i > strings.LastIndexByte(registry, ']') {
+		host, port = registry[:i], registry[i:]
+		if n, err := strconv.ParseUint(port[1:], 10, 16); port == ":" || err == nil && (n == 443 || n == 80) {
+			port = ""
 		}
 	}
-	registry = strings.TrimSuffix(registry, ".")
-	switch registry {
+	switch host = normalizeHost(host); host {
 	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
-		registry = "docker.io"
+		host = "docker.io"
 	}
-	return registry + "/" + path
+	if host == "docker.io" && !strings.Contains(path, "/") && !strings.Contains(path, "**") {
+		path = "library/" + path
+	}
+	return host + port + "/" + path
+}
+
+// normalizeHost does with a host what net/http does before it connects.
+func normalizeHost(host string) string {
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		if addr.Is6() {
+			return "[" + addr.String() + "]"
+		}
+		return addr.String()
+	}
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil && strings.ContainsFunc(host, func(c rune) bool { return c >= utf8.RuneSelf }) {
+		host = ascii
+	}
+	return strings.TrimSuffix(host, ".")
 }
 
 // compileGlob turns every "**" into "anything" and every "*" into star.

@@ -90,6 +90,8 @@ func TestRepositoryGlobRejects(t *testing.T) {
 		{"registry.example.com//app", "empty path component", "write registry.example.com/prod/**"},
 		{"alpine", "has no registry", "docker.io/library/alpine"},
 		{"alpine:3.19", "has no registry", "docker.io/library/alpine"},
+		{"library/alpine", "has no registry", "docker.io/library/alpine"},
+		{"myorg/**", "has no registry", "registry:443/app"},
 		{"registry.example.com/app:v1", "has a tag", "without tag or digest"},
 		{"localhost:5000/app:v*", "has a tag", "without tag or digest"},
 	} {

@@ -130,6 +130,13 @@ func compile(r Rule) (rule, error) {
 			return rule{}, invalid("required", strconv.Quote(t.text)+" is a denial", "name what must be there; denials belong into artifact_types")
 		}
 	}
+	for _, t := range out.required {
+		for _, d := range out.denied {
+			if d.set == SetAll || d.text == "!"+t.text {
+				return rule{}, invalid("required", fmt.Sprintf("%q is denied by %q in artifact_types, so that every pull would fail", t.text, d.text), "remove one of the two")
+			}
+		}
+	}
 	switch {
 	case r.Depth == 0:
 		out.depth = DefaultDepth

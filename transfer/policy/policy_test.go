@@ -35,6 +35,10 @@ func TestNewRejects(t *testing.T) {
 		{"unknown set required", Rule{Repositories: everywhere, Required: []string{"signature"}}, []string{`required: "signature" is neither`, "signatures,"}},
 		{"denial required", Rule{Repositories: everywhere, Required: []string{SetSignatures, "!sboms"}},
 			[]string{`required: "!sboms" is a denial`, "denials belong into artifact_types"}},
+		{"required is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures"}, Required: []string{SetSignatures}},
+			[]string{`required: "signatures" is denied by "!signatures" in artifact_types`, "remove one of the two"}},
+		{"required, and all is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!all"}, Required: []string{"text/spdx"}},
+			[]string{`"text/spdx" is denied by "!all"`}},
 		{"depth below", Rule{Repositories: everywhere, Depth: -1}, []string{"depth: -1 is out of range", "write 1 to 8"}},
 		{"depth above", Rule{Repositories: everywhere, Depth: 9}, []string{"depth: 9 is out of range", "write 1 to 8"}},
 		{"on_error", Rule{Repositories: everywhere, OnError: "ignore"}, []string{`on_error: "ignore" is not known`, `write "warn" or "fail"`}},
@@ -176,6 +180,9 @@ func TestRuleIsNotMissedForSpelling(t *testing.T) {
 		for _, repository := range []string{
 			"registry.example.com/prod/app", "REGISTRY.example.com/prod/app",
 			"registry.example.com:443/prod/app", "registry.example.com./prod/app", "registry.example.com.:443/prod/app",
+			"registry.example.com:/prod/app",     // an empty port is the default
+			"\uff52egistry.example.com/prod/app", // what net/http maps to ASCII
+			"registry\u3002example.com/prod/app", "regi\u00adstry.example.com/prod/app",
 		} {
 			s, err := p.Select(repository, nil)
 			if err != nil {
@@ -187,6 +194,28 @@ func TestRuleIsNotMissedForSpelling(t *testing.T) {
 		}
 		if s, err := p.Select("registry.example.com:8443/prod/app", nil); err != nil || len(s.Required()) != 0 {
 			t.Errorf("another port is taken for the same registry: %v, %v", s, err)
+		}
+	}
+}
+
+func TestRepositoriesWithSeveralNames(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ pattern, repository string }{
+		{"docker.io/nginx", "docker.io/library/nginx"},
+		{"docker.io/library/nginx", "docker.io/nginx"},
+		{"index.docker.io/*", "docker.io/library/nginx"},
+		{"[::1]:5000/**", "[0:0:0:0:0:0:0:1]:5000/app"},
+		{"[0::1]/**", "[::1]:443/app"},
+		{"[::1]/**", "[::1]:/app"},
+		{"xn--bcher-kva.example/**", "b\u00fccher.example/app"},
+		{"registry:443/**", "registry/app"},
+	} {
+		p, err := New([]Rule{{Repositories: []string{tc.pattern}, Required: []string{SetSignatures}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := p.Select(tc.repository, nil); err != nil || len(s.Required()) == 0 {
+			t.Errorf("%s escapes the rule for %s", tc.repository, tc.pattern)
 		}
 	}
 }

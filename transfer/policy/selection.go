@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,6 +14,10 @@ type Referrer struct {
 	ArtifactType string
 	// Annotations are those of the manifest; a listing repeats them.
 	Annotations map[string]string
+	// Hollow says that the manifest names no content of its own: no layer, or
+	// only the empty descriptor (OCI image-spec, "Guidance for an Empty
+	// Descriptor").
+	Hollow bool
 }
 
 // Verdict is what to do with a referrer.
@@ -56,8 +61,9 @@ type Selection struct {
 // Depth returns how many levels of referrers to follow, at least 1.
 func (s *Selection) Depth() int { return s.rule.depth }
 
-// WithDepth returns the selection with the depth that a client asked for, in place of
-// the rule's. 0 leaves the rule's. The error is errdefs.ErrInvalidArgument.
+// WithDepth returns the selection with the depth that a client asked for, where that
+// is less than the rule's: depth is a limit, which a client does not lift. 0 leaves the
+// rule's. The error is errdefs.ErrInvalidArgument.
 func (s *Selection) WithDepth(depth int) (*Selection, error) {
 	switch {
 	case depth == 0:
@@ -65,9 +71,9 @@ func (s *Selection) WithDepth(depth int) (*Selection, error) {
 	case depth < 0 || depth > MaxDepth:
 		return nil, fmt.Errorf("selection: %w", invalid("depth", strconv.Itoa(depth)+" is out of range", fmt.Sprintf("write 1 to %d, or 0 for the rule's own", MaxDepth)))
 	}
-	deep := *s
-	deep.rule.depth = depth
-	return &deep, nil
+	shallow := *s
+	shallow.rule.depth = min(depth, s.rule.depth)
+	return &shallow, nil
 }
 
 // OnError returns what an unknown status does to the pull.
@@ -123,55 +129,62 @@ var unreliable = map[string]bool{
 	"application/vnd.docker.container.image.v1+json": true,
 }
 
-// Decide judges a referrer by what a listing says of it. A type that listings
-// get wrong, or a bundle whose annotation is not repeated, gives Ask.
+// Decide judges a referrer by what a listing says of it. A type that listings get
+// wrong gives Ask, and so does a bundle whose annotation the listing does not repeat,
+// where that would decide.
 func (s *Selection) Decide(r Referrer) Decision {
 	if unreliable[normalize(r.ArtifactType)] {
 		return Decision{Ask, fmt.Sprintf("%s: the listing's type %q says nothing; the manifest decides", s.Origin(), r.ArtifactType)}
 	}
-	return s.decide(r, Ask)
+	decision, sure := s.decide(r)
+	if !sure {
+		decision.Verdict, decision.Reason = Ask, decision.Reason+", if it is what that names; the manifest decides"
+	}
+	return decision
 }
 
 // DecideManifest judges a referrer by its own manifest, which is final. A bundle
 // that does not say what it holds is taken where either reading is wanted.
 func (s *Selection) DecideManifest(r Referrer) Decision {
-	return s.decide(r, Take)
+	decision, _ := s.decide(r)
+	return decision
 }
 
-// decide gives unsure where the type alone does not tell.
-func (s *Selection) decide(r Referrer, unsure Verdict) Decision {
-	verdict := func(sure bool) Verdict {
-		if sure {
-			return Take
+// decide takes a referrer one of whose readings is wanted. sure is false where
+// another is not.
+func (s *Selection) decide(r Referrer) (decision Decision, sure bool) {
+	all := readings(r)
+	decision = s.judge(all[0], r)
+	sure = true
+	for _, other := range all[1:] {
+		d := s.judge(other, r)
+		sure = sure && d.Verdict == decision.Verdict
+		if d.Verdict == Take && decision.Verdict != Take {
+			decision = d
 		}
-		return unsure
 	}
-	required, requiredSure := s.rule.required.find(r, false)
-	if s.denied(r) {
+	return decision, sure
+}
+
+// judge judges one reading of the referrer.
+func (s *Selection) judge(as reading, r Referrer) Decision {
+	required := s.rule.required.find(as, false)
+	if s.rule.denied.find(as, true) != nil {
 		required = nil
 	}
 	if s.client && required != nil { // a client cannot deny what the rule requires
-		return Decision{verdict(requiredSure), fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
+		return Decision{Take, fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
 	}
-	if p, sure := s.rule.types.find(r, true); p != nil && sure {
+	if p := s.rule.types.find(as, true); p != nil {
 		return Decision{Skip, fmt.Sprintf("%s: denied by %q", s.Origin(), p.text)}
-	} else if p != nil && unsure == Ask {
-		return Decision{Ask, fmt.Sprintf("%s: may be denied by %q; the manifest decides", s.Origin(), p.text)}
 	}
-	if p, sure := s.rule.types.find(r, false); p != nil {
-		return Decision{verdict(sure), fmt.Sprintf("%s: artifact type %q", s.Origin(), p.text)}
+	if p := s.rule.types.find(as, false); p != nil {
+		return Decision{Take, fmt.Sprintf("%s: artifact type %q", s.Origin(), p.text)}
 	}
 	if required != nil {
-		return Decision{verdict(requiredSure), fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
+		return Decision{Take, fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
 	}
 	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.Origin(), r.ArtifactType)}
-}
-
-// denied says whether the operator denies the referrer, whatever the client asks
-// for: it may be taken then, but satisfies no requirement.
-func (s *Selection) denied(r Referrer) bool {
-	p, sure := s.rule.denied.find(r, true)
-	return p != nil && sure
 }
 
 // Wants says whether a referrer of that artifact type would be taken.
@@ -179,24 +192,64 @@ func (s *Selection) Wants(artifactType string) bool {
 	return s.DecideManifest(Referrer{ArtifactType: artifactType}).Verdict == Take
 }
 
-// Missing returns the required patterns that none of the found referrers
-// satisfies. A bundle that does not say what it holds satisfies no set: what is
-// required fails closed.
+// Missing returns the required patterns that none of the found referrers satisfies.
+// What is required fails closed: see [Selection.Uncounted] for what does not count.
 func (s *Selection) Missing(found []Referrer) []string {
 	var missing []string
 	for _, t := range s.rule.required {
-		ok := false
-		for _, r := range found {
-			if match, sure := t.matches(r); match && sure && !s.denied(r) {
-				ok = true
-				break
-			}
-		}
-		if !ok {
+		if !slices.ContainsFunc(found, func(r Referrer) bool { return s.satisfies(t, r) == "" }) {
 			missing = append(missing, t.text)
 		}
 	}
 	return missing
+}
+
+// Uncounted says why a referrer satisfies none of the required patterns though it
+// seems to be of one; "" where it satisfies one, or is of none.
+func (s *Selection) Uncounted(r Referrer) string {
+	why := ""
+	for _, t := range s.rule.required {
+		switch reason := s.satisfies(t, r); reason {
+		case "":
+			return ""
+		case otherType:
+		default:
+			why = reason
+		}
+	}
+	return why
+}
+
+// otherType is why a referrer does not satisfy what it has nothing to do with.
+const otherType = "it is of another type"
+
+// satisfies says why the referrer does not satisfy the required pattern, "" where it
+// does. Each of its readings must, and none may be one that the operator denies,
+// whatever a client asks for. A signature, an attestation or an SBOM without any
+// content is none; an artifact of another type may be all annotations.
+func (s *Selection) satisfies(t typePattern, r Referrer) string {
+	all := readings(r)
+	matching := 0
+	var denied *typePattern
+	for _, as := range all {
+		if t.matches(as) {
+			matching++
+		}
+		if p := s.rule.denied.find(as, true); p != nil {
+			denied = p
+		}
+	}
+	switch {
+	case matching == 0:
+		return otherType
+	case matching < len(all):
+		return fmt.Sprintf("it does not say what it holds (annotation %s)", annotationPredicate)
+	case denied != nil:
+		return fmt.Sprintf("the rule denies it by %q", denied.text)
+	case t.set != "" && t.set != SetAll && r.Hollow:
+		return "it has no content"
+	}
+	return ""
 }
 
 // String describes the selection in one line.

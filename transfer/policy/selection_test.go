@@ -48,9 +48,13 @@ func TestDecide(t *testing.T) {
 		{"bundle that says nothing", []string{SetAttestations}, nil, bundle, Ask, Take, `artifact type "attestations"`},
 		{"bundle that says nothing, required", nil, []string{SetSignatures}, bundle, Ask, Take, `required "signatures"`},
 		{"bundle that says nothing, SBOMs wanted", []string{SetSBOMs}, nil, bundle, Skip, Skip, "is not among"},
-		{"bundle that says nothing, by its type", []string{SetSignatures, bundleV03}, nil, bundle, Take, Take, "artifact type \"" + bundleV03},
+		{"bundle that says nothing, by its type", []string{SetSignatures, bundleV03}, nil, bundle, Take, Take, `artifact type "signatures"`},
 		{"bundle that says nothing, denied by its type", []string{SetAll, "!" + bundleV03}, nil, bundle, Skip, Skip, "denied by"},
-		{"bundle that says nothing, one reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, ""},
+		{"bundle that says nothing, the other reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, `artifact type "signatures"`},
+		{"bundle that says nothing, the wanted reading denied", []string{SetSignatures, "!signatures"}, nil, bundle, Skip, Skip, `denied by "!signatures"`},
+		{"bundle that says nothing, all wanted, one reading denied", []string{SetAll, "!attestations"}, nil, bundle, Ask, Take, `artifact type "all"`},
+		{"bundle that says nothing, both readings denied", []string{SetAll, "!signatures", "!attestations"}, nil, bundle, Skip, Skip, `denied by "!signatures"`},
+		{"bundle that says nothing, both readings wanted", []string{SetSignatures, SetAttestations}, nil, bundle, Take, Take, `artifact type "signatures"`},
 
 		{"no type", []string{SetSignatures}, nil, Referrer{}, Ask, Skip, ""},
 		{"no type, all wanted", []string{SetAll}, nil, Referrer{}, Ask, Take, ""},
@@ -139,8 +143,11 @@ func TestMissing(t *testing.T) {
 		{"anything, nothing found", []string{SetAll}, nil, []string{SetAll}},
 		{"a bundle that says nothing", []string{SetSignatures, SetAttestations}, []Referrer{bundle}, []string{SetSignatures, SetAttestations}},
 		{"a bundle by its type", []string{bundleV03}, []Referrer{bundle}, nil},
-		{"an attestation is no signature", []string{SetSignatures}, []Referrer{{bundleV03, predicate("https://slsa.dev/provenance/v1")}}, []string{SetSignatures}},
-		{"a signature", []string{SetSignatures}, []Referrer{bundle, {bundleV03, predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
+		{"an attestation is no signature", []string{SetSignatures}, []Referrer{{ArtifactType: bundleV03, Annotations: predicate("https://slsa.dev/provenance/v1")}}, []string{SetSignatures}},
+		{"a signature", []string{SetSignatures}, []Referrer{bundle, {ArtifactType: bundleV03, Annotations: predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
+		{"a signature without content", []string{SetSignatures}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetSignatures}},
+		{"annotations alone, of an exact type", []string{"application/vnd.example.approval"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
+		{"annotations alone, of a glob", []string{"application/vnd.example.*"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -155,8 +162,44 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// A client's depth replaces the rule's, within what a rule may ask for; what the rule
-// says of all else stays.
+// A denial that a bundle may fall under cannot be had around by leaving the bundle's
+// annotation out, and what does not count is told with the reason.
+func TestWhatDoesNotCount(t *testing.T) {
+	t.Parallel()
+	bundle := Referrer{ArtifactType: bundleV03}
+	notary := Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
+	for _, tc := range []struct {
+		name            string
+		types, required []string
+		r               Referrer
+		want            string // why it does not count; "" where it does or is of another type
+		missing         bool
+	}{
+		{"it counts", nil, []string{SetSignatures}, notary, "", false},
+		{"of another type", nil, []string{SetSBOMs}, notary, "", true},
+		{"no annotation", nil, []string{SetSignatures}, bundle, "it does not say what it holds (annotation dev.sigstore.bundle.predicateType)", true},
+		{"no annotation, by its glob", nil, []string{"application/vnd.dev.sigstore.*"}, bundle, "", false},
+		{"a reading denied, by its glob", []string{"!attestations"}, []string{"application/vnd.dev.sigstore.*"}, bundle, `the rule denies it by "!attestations"`, true},
+		{"a reading denied, by its type", []string{"!attestations", SetAll}, []string{bundleV03}, bundle, `the rule denies it by "!attestations"`, true},
+		{"both readings denied, anything required", []string{"!signatures", "!attestations"}, []string{SetAll}, bundle, `the rule denies it by "!attestations"`, true},
+		{"no content", nil, []string{SetSignatures}, Referrer{ArtifactType: notary.ArtifactType, Hollow: true}, "it has no content", true},
+		{"it counts for one of two", nil, []string{SetSBOMs, SetSignatures}, notary, "", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := mustSelect(t, []Rule{{Repositories: []string{"**"}, ArtifactTypes: tc.types, Required: tc.required}}, "a.test/app", SetAll)
+			if got := s.Uncounted(tc.r); got != tc.want {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+			if got := s.Missing([]Referrer{tc.r}); len(got) > 0 != tc.missing {
+				t.Errorf("missing %q, want some: %t", got, tc.missing)
+			}
+		})
+	}
+}
+
+// A client may ask for less depth than the rule has, and for no more; what the rule says
+// of all else stays.
 func TestWithDepth(t *testing.T) {
 	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetAll}, Required: []string{SetSignatures}, Depth: 3, OnError: Fail}})
 	if err != nil {
@@ -166,10 +209,10 @@ func TestWithDepth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for depth, want := range map[int]int{0: 3, 1: 1, 2: 2, MaxDepth: MaxDepth} {
-		deep, err := s.WithDepth(depth)
-		if err != nil || deep.Depth() != want || len(deep.Required()) != 1 || deep.OnError() != Fail {
-			t.Errorf("depth %d gives %s, %v", depth, deep, err)
+	for depth, want := range map[int]int{0: 3, 1: 1, 2: 2, 3: 3, MaxDepth: 3} {
+		got, err := s.WithDepth(depth)
+		if err != nil || got.Depth() != want || len(got.Required()) != 1 || got.OnError() != Fail {
+			t.Errorf("depth %d gives %s, %v", depth, got, err)
 		}
 	}
 	if s.Depth() != 3 {

@@ -70,17 +70,21 @@ func SetOf(r Referrer) string {
 	return sets[mime]
 }
 
-// inSet says whether the referrer is a member of the set; sure is false for a
-// bundle that does not say what it holds.
-func inSet(set string, r Referrer) (match, sure bool) {
-	if set == SetAll {
-		return true, true
+// reading is what a referrer is taken to be: its normalized type and the set that
+// it belongs to, "" for none.
+type reading struct{ mime, set string }
+
+// readings returns what a referrer can be. That is one thing, except for a sigstore
+// bundle without its annotation: it is a signature or an attestation.
+func readings(r Referrer) []reading {
+	mime := normalize(r.ArtifactType)
+	if !isBundle(mime) {
+		return []reading{{mime, sets[mime]}}
 	}
-	of := SetOf(r)
-	if of == "" && isBundle(normalize(r.ArtifactType)) {
-		return set == SetSignatures || set == SetAttestations, false
+	if set := bundleSet(r); set != "" {
+		return []reading{{mime, set}}
 	}
-	return of == set, true
+	return []reading{{mime, SetSignatures}, {mime, SetAttestations}}
 }
 
 // isBundle covers every version: v0.3 has it in its name

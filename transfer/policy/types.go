@@ -66,35 +66,28 @@ func parseType(text string) (typePattern, error) {
 	return p, nil
 }
 
-// matches says whether the referrer falls under the pattern. sure is false where
-// that hangs on an annotation that the referrer does not carry.
-func (p typePattern) matches(r Referrer) (match, sure bool) {
+func (p typePattern) matches(r reading) bool {
 	switch {
+	case p.set == SetAll:
+		return true
 	case p.set != "":
-		return inSet(p.set, r)
+		return p.set == r.set
 	case p.re != nil:
-		return p.re.MatchString(normalize(r.ArtifactType)), true
+		return p.re.MatchString(r.mime)
 	default:
-		return p.mime == normalize(r.ArtifactType), true
+		return p.mime == r.mime
 	}
 }
 
-// find returns the first pattern that the referrer falls under. Where none
-// surely does, but one may, that one is returned with sure = false.
-func (l typeList) find(r Referrer, deny bool) (found *typePattern, sure bool) {
+// find returns the first take, or the first denial, that the reading falls under; nil
+// where there is none.
+func (l typeList) find(r reading, deny bool) *typePattern {
 	for i := range l {
-		if l[i].deny != deny {
-			continue
-		}
-		match, certain := l[i].matches(r)
-		if match && certain {
-			return &l[i], true
-		}
-		if match && found == nil {
-			found = &l[i]
+		if l[i].deny == deny && l[i].matches(r) {
+			return &l[i]
 		}
 	}
-	return found, found == nil
+	return nil
 }
 
 // normalize brings a media type into the form that is compared: RFC 6838 makes
