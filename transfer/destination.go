@@ -86,8 +86,11 @@ func (a *attestations) of(manifest digest.Digest) []ocispec.Descriptor {
 	return out
 }
 
-// isAttestation tells BuildKit's attestation manifests, which lie in the image's
-// index, from the image's own (BuildKit, "Image Attestation Storage").
+// isAttestation tells BuildKit's attestation manifests, which lie in the image's index,
+// from the image's own (BuildKit, "Image Attestation Storage"). The annotation alone is
+// not enough: a manifest that a platform matches, or one that names none, can be run, and
+// must not get around what a rule requires by being called an attestation.
 func isAttestation(desc ocispec.Descriptor) bool {
-	return desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
+	return desc.Platform != nil && desc.Platform.OS == "unknown" && desc.Platform.Architecture == "unknown" &&
+		desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }

@@ -65,7 +65,7 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 		if err == nil && d.p.gather != nil && images.IsIndexType(desc.MediaType) {
 			for _, child := range children {
 				if (child.Platform == nil || wanted.Match(*child.Platform)) && !isAttestation(child) {
-					d.p.gather.Image(child)
+					d.p.gather.Image(child, desc.Digest)
 					for _, a := range d.attested.of(child.Digest) {
 						d.p.gather.Embedded(child.Digest, a)
 					}

@@ -92,9 +92,13 @@ func firstDoubt(s gather.Subject) string {
 
 func notWhole(s discovery.Status) bool { return s == discovery.Unknown || s == discovery.Truncated }
 
-// imageStatus is the worst among the image's own subjects.
+// imageStatus is the worst among the image's own subjects. One with more manifests than
+// were asked about is truncated at least.
 func imageStatus(outcome *gather.Outcome) discovery.Status {
 	status := discovery.Status("")
+	if outcome.Unasked > 0 {
+		status = discovery.Truncated
+	}
 	for _, s := range outcome.Subjects {
 		if s.Image {
 			status = status.Worse(s.Status)

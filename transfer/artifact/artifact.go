@@ -186,6 +186,9 @@ type Manifest struct {
 	Blobs []ocispec.Descriptor
 	// Manifests are those of an index.
 	Manifests []ocispec.Descriptor
+	// Hollow says that there is no content: neither config nor layer but the empty
+	// descriptor, or no manifest in the index.
+	Hollow bool
 }
 
 // Parse reads a manifest or index of the given media type. More than maxChildren
@@ -249,6 +252,7 @@ func Parse(data []byte, mediaType string, maxChildren int) (*Manifest, error) {
 	if most := min(maxChildren, MaxDescriptors); children.More || len(children.List) > most {
 		return nil, fmt.Errorf("more than %d layers or manifests: %w", most, errdefs.ErrResourceExhausted)
 	}
+	m.Hollow = !slices.ContainsFunc(slices.Concat(m.Blobs, m.Manifests), func(d ocispec.Descriptor) bool { return d.Digest != ocispec.DescriptorEmptyJSON.Digest })
 	if len(m.ArtifactType) > MaxTypeLength {
 		return nil, fmt.Errorf("artifact type of %d characters: %w", len(m.ArtifactType), errdefs.ErrInvalidArgument)
 	}
@@ -291,7 +295,7 @@ func (m *Manifest) Children() []digest.Digest {
 
 // Referrer returns what policy needs to know.
 func (m *Manifest) Referrer() policy.Referrer {
-	return policy.Referrer{ArtifactType: m.ArtifactType, Annotations: m.Annotations}
+	return policy.Referrer{ArtifactType: m.ArtifactType, Annotations: m.Annotations, Hollow: m.Hollow}
 }
 
 // unmarshal decodes exactly one JSON object.

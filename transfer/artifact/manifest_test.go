@@ -39,15 +39,15 @@ func TestParse(t *testing.T) {
 		}, {
 			"manifest that does not name its type", manifestType,
 			`{"schemaVersion":2,"artifactType":"sbom/x","config":` + configJSON + `,"layers":[]}`,
-			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{config}},
+			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{config}, Hollow: true},
 		}, {
 			"no artifactType, then the config's", manifestType,
 			`{"config":{"mediaType":"application/vnd.cncf.notary.signature"},"layers":[]}`,
 			Manifest{ArtifactType: "application/vnd.cncf.notary.signature", Blobs: []ocispec.Descriptor{{MediaType: "application/vnd.cncf.notary.signature"}}},
 		}, {
-			"no subject", manifestType, `{"artifactType":"sbom/x"}`, Manifest{ArtifactType: "sbom/x"},
+			"no subject", manifestType, `{"artifactType":"sbom/x"}`, Manifest{ArtifactType: "sbom/x", Hollow: true},
 		}, {
-			"subject null", manifestType, `{"artifactType":"sbom/x","subject":null}`, Manifest{ArtifactType: "sbom/x"},
+			"subject null", manifestType, `{"artifactType":"sbom/x","subject":null}`, Manifest{ArtifactType: "sbom/x", Hollow: true},
 		}, {
 			"Docker manifest", images.MediaTypeDockerSchema2Manifest, `{"artifactType":"sbom/x","layers":[` + layerJSON + `]}`,
 			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{layer}},

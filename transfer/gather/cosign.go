@@ -26,7 +26,7 @@ func (g *Gather) cosign(s *subject, candidates []candidate, listed *sync.WaitGro
 		g.wg.Go(func() {
 			if g.Cosign == CosignAuto && holdsSet(candidates, kind.ArtifactType) {
 				listed.Wait()
-				if s.tookSet(kind.ArtifactType) {
+				if s.tookSet(kind.ArtifactType) && !s.needs(g.Selection, kind.ArtifactType) {
 					return
 				}
 			}
@@ -49,7 +49,7 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	s.known.tag(kind.ArtifactType, found, answers)
 	s.mu.Unlock()
 	if found != nil {
-		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, legacy: kind.ArtifactType, cosign: true})
+		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, way: tagged, legacy: kind.ArtifactType})
 	}
 }
 
@@ -59,6 +59,16 @@ func holdsSet(candidates []candidate, artifactType string) bool {
 	return slices.ContainsFunc(candidates, func(c candidate) bool {
 		return c.ask || policy.SetOf(policy.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}) == set
 	})
+}
+
+// needs says whether an artifact of the type would satisfy what is required and what was
+// taken does not: a rule may require cosign's own type, and not any signature.
+func (s *subject) needs(sel *policy.Selection, artifactType string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := referrers(s.taken)
+	with := append(slices.Clone(found), policy.Referrer{ArtifactType: artifactType})
+	return len(sel.Missing(with)) < len(sel.Missing(found))
 }
 
 func (s *subject) tookSet(artifactType string) bool {

@@ -110,18 +110,29 @@ func TestRequiredHoldsForEachPlatform(t *testing.T) {
 	at := func(mediaType, name string, taken []Taken) Subject {
 		return Subject{Descriptor: ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(name)}, Image: true, Status: discovery.Present, Taken: taken}
 	}
+	below := func(parent string, s Subject) Subject {
+		s.Parents = append(s.Parents, digest.FromString(parent))
+		return s
+	}
 	index, amd64, arm64 := ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageManifest
 	for _, tc := range []struct {
 		name     string
 		subjects []Subject
 		missing  []string // of which
 	}{
-		{"on the index", []Subject{at(index, "index", taken), at(amd64, "amd64", nil), at(arm64, "arm64", nil)}, nil},
-		{"on each manifest", []Subject{at(index, "index", nil), at(amd64, "amd64", taken), at(arm64, "arm64", taken)}, nil},
-		{"on one of two", []Subject{at(index, "index", nil), at(amd64, "amd64", nil), at(arm64, "arm64", taken)}, []string{"amd64"}},
-		{"nowhere", []Subject{at(index, "index", nil), at(amd64, "amd64", nil)}, []string{""}},
+		{"on the index", []Subject{at(index, "index", taken), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", nil))}, nil},
+		{"on each manifest", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", taken)), below("index", at(arm64, "arm64", taken))}, nil},
+		{"on one of two", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", taken))}, []string{"amd64"}},
+		{"nowhere", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil))}, []string{""}},
 		{"a single manifest", []Subject{at(amd64, "amd64", taken)}, nil},
 		{"an index alone", []Subject{at(index, "index", nil)}, []string{""}},
+		{"on an index that lies beside", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)),
+			below("index", at(index, "nested", taken)), below("nested", at(arm64, "arm64", nil))}, []string{"amd64"}},
+		{"on the index above a nested one", []Subject{at(index, "index", taken), below("index", at(index, "nested", nil)), below("nested", at(arm64, "arm64", nil))}, nil},
+		{"below two indexes, one of which is signed", []Subject{at(index, "index", nil), below("index", at(index, "nested", taken)),
+			below("nested", below("index", at(arm64, "arm64", nil)))}, nil},
+		{"on an index that is none of the image's", []Subject{at(index, "index", nil), below("stranger", at(amd64, "amd64", nil)),
+			{Descriptor: ocispec.Descriptor{MediaType: index, Digest: digest.FromString("stranger")}, Taken: taken}}, []string{""}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := (&Outcome{Subjects: tc.subjects}).Enforce("image", sel)

@@ -78,9 +78,10 @@ var DefaultLimits = Limits{
 	MaxConcurrentDownloads: 3,
 }
 
-// maxSubjects is how many subjects one pull asks about, and how many referrers it
-// takes. Referrers of referrers multiply: a hundred each make ten thousand at
-// depth 2.
+// maxSubjects is how many manifests of the image one pull asks about, how many of their
+// referrers, and how many referrers it takes. Referrers of referrers multiply: a hundred
+// each make ten thousand at depth 2. Those of the image have a limit of their own, so that
+// no registry can use it up before all platforms have been asked about.
 const maxSubjects = 1000
 
 // MaxChildren is how many layers an artifact may have, or manifests an index
@@ -123,6 +124,7 @@ type Gather struct {
 	mu       sync.Mutex
 	closed   bool
 	subjects []*subject
+	images   int // of subjects, those that were added as the image's own
 	bySubj   map[digest.Digest]*subject
 	blobs    map[contentKey]*blob
 	sized    map[contentKey]bool // what total counts
@@ -154,10 +156,11 @@ func New(ctx context.Context, config Config) *Gather {
 	}
 }
 
-// Image tells of a manifest or index that belongs to the image itself. Each is
-// asked about once; other descriptors are passed over.
-func (g *Gather) Image(desc ocispec.Descriptor) {
-	if !g.add(desc, g.Selection.Depth(), true) {
+// Image tells of a manifest or index that belongs to the image itself, and of the indexes
+// that name it; the root has none. Each is asked about once; other descriptors are passed
+// over.
+func (g *Gather) Image(desc ocispec.Descriptor, parents ...digest.Digest) {
+	if !g.add(desc, g.Selection.Depth(), true, parents...) {
 		g.unasked.Add(1)
 		log.G(g.ctx).WithField("image", g.Name).WithField("subject", desc.Digest).
 			Warnf("referrers: not asked for: over the limit of %d subjects a pull", maxSubjects)
@@ -179,11 +182,11 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 		s.note(discovery.Truncated, g.overLimit(desc))
 		return
 	}
-	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, legacy: policy.TypeBuildKitAttestation}) })
+	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, way: embedded, legacy: policy.TypeBuildKitAttestation}) })
 }
 
 // add starts to work on a subject. It is false where that would be one too many.
-func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
+func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...digest.Digest) bool {
 	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
 		return true
 	}
@@ -192,17 +195,25 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool) bool {
 	if known := g.bySubj[desc.Digest]; known != nil {
 		if image {
 			known.image.Store(true)
+			known.parents = append(known.parents, parents...)
 		}
 		return true
 	}
 	if g.closed {
 		return true
 	}
-	if len(g.subjects) == maxSubjects {
+	count := len(g.subjects) - g.images
+	if image {
+		count = g.images
+	}
+	if count == maxSubjects {
 		return false
 	}
-	s := &subject{desc: desc, depth: depth, status: discovery.Unknown, budget: &g.budget}
+	s := &subject{desc: desc, depth: depth, parents: parents, status: discovery.Unknown, budget: &g.budget}
 	s.image.Store(image)
+	if image {
+		g.images++
+	}
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s
 	g.wg.Go(func() { g.discover(s) })

@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -39,7 +36,9 @@ type Subject struct {
 	ocispec.Descriptor
 	// Image says that the subject belongs to the image itself, rather than
 	// to a referrer of it.
-	Image   bool
+	Image bool
+	// Parents are the indexes of the image that name the subject.
+	Parents []digest.Digest
 	Status  discovery.Status
 	Answers []discovery.Answer
 	Taken   []Taken
@@ -56,7 +55,22 @@ type Taken struct {
 	ocispec.Descriptor
 	// Reason is the rule and pattern by which it was taken.
 	Reason string
-	cosign bool
+	// Hollow says that it names no content of its own.
+	Hollow bool
+	way    way
+}
+
+// Referrer returns what policy needs to know.
+func (t Taken) Referrer() policy.Referrer {
+	return policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations, Hollow: t.Hollow}
+}
+
+func referrers(taken []Taken) []policy.Referrer {
+	var out []policy.Referrer
+	for _, t := range taken {
+		out = append(out, t.Referrer())
+	}
+	return out
 }
 
 // Left is a referrer that was not taken, or a request that failed (then without
@@ -103,12 +117,12 @@ func (s Subject) Doubts() []string {
 func (g *Gather) settle() *Outcome {
 	out := &Outcome{Bytes: g.written.Load(), Unasked: int(g.unasked.Load())}
 	for _, s := range g.subjects {
-		// Where a tag of cosign's turns out to name a part of the image, which
-		// came later, labels would run in circles.
-		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.cosign && g.isImage(t.Digest) })
+		// Where a tag of cosign's, or an index, turns out to name a part of the
+		// image, which came later, labels would run in circles.
+		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.way != listed && g.isImage(t.Digest) })
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
 		subject := Subject{
-			Descriptor: s.desc, Image: s.image.Load(), Status: s.status,
+			Descriptor: s.desc, Image: s.image.Load(), Parents: s.parents, Status: s.status,
 			Answers: s.answers, Taken: s.taken, Left: s.left, Why: s.why(), known: s.known,
 		}
 		if s.untold > 0 {
@@ -146,77 +160,4 @@ func (g *Gather) tie(ctx context.Context, s Subject, now time.Time) error {
 		maps.Copy(add, g.refresh(ctx, s, existing, now))
 		return add
 	})
-}
-
-// Enforce says whether the pull may succeed under the selection: what is required
-// must have been found on the image's index, or on each of its manifests that were
-// pulled, and where the rule says so nothing may be unknown. The error is
-// errdefs.ErrFailedPrecondition and names what is missing and why.
-func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
-	var unknown, why []string
-	for _, s := range o.Subjects {
-		if s.Status == discovery.Unknown {
-			unknown = append(unknown, fmt.Sprintf("%s: %s", s.Digest, s.Why))
-		}
-		if s.Image {
-			why = append(why, fmt.Sprintf("%s: %s", s.Digest, s.Why))
-		}
-	}
-	why, unknown = atMost(why), atMost(unknown)
-	if missing := o.missing(sel); len(missing) > 0 {
-		return fmt.Errorf("image %s lacks referrers that %s requires: %s (%s): %w",
-			image, sel.Origin(), strings.Join(missing, ", "), strings.Join(why, " | "), errdefs.ErrFailedPrecondition)
-	}
-	if sel.OnError() == policy.Fail && len(unknown) > 0 {
-		return fmt.Errorf("the referrers of image %s could not be learnt, and %s has on_error = \"fail\" (%s): %w",
-			image, sel.Origin(), strings.Join(unknown, " | "), errdefs.ErrFailedPrecondition)
-	}
-	return nil
-}
-
-// missing returns what is required and was found neither on an index of the image
-// nor on one of its manifests: a signature for one platform says nothing of another.
-func (o *Outcome) missing(sel *policy.Selection) []string {
-	var onIndex []policy.Referrer
-	manifests := 0
-	for _, s := range o.Subjects {
-		if s.Image && images.IsIndexType(s.MediaType) {
-			onIndex = append(onIndex, s.found()...)
-		} else if s.Image {
-			manifests++
-		}
-	}
-	if manifests == 0 {
-		return sel.Missing(onIndex)
-	}
-	var missing []string
-	for _, s := range o.Subjects {
-		if !s.Image || images.IsIndexType(s.MediaType) {
-			continue
-		}
-		for _, m := range sel.Missing(append(s.found(), onIndex...)) {
-			if manifests > 1 {
-				m += " of " + s.Digest.String()
-			}
-			missing = append(missing, m)
-		}
-	}
-	return atMost(missing)
-}
-
-func (s Subject) found() []policy.Referrer {
-	var out []policy.Referrer
-	for _, t := range s.Taken {
-		out = append(out, policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations})
-	}
-	return out
-}
-
-// atMost keeps a message from growing with a hostile image's manifests.
-func atMost(reasons []string) []string {
-	const most = 8
-	if len(reasons) > most {
-		reasons = append(reasons[:most:most], fmt.Sprintf("and %d more", len(reasons)-most))
-	}
-	return reasons
 }

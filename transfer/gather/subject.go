@@ -20,13 +20,16 @@ type subject struct {
 	depth int // levels of referrers to take, this subject's own included
 	image atomic.Bool
 
-	embedded int // manifests of the image's index that refer to it; guarded by Gather.mu
+	// Guarded by Gather.mu.
+	parents  []digest.Digest // indexes of the image that name it
+	embedded int             // manifests of the image's index that refer to it
 
 	mu      sync.Mutex
-	seen    map[digest.Digest]bool // referrers that are being taken, or were
-	room    int                    // for those that only their manifest decides on
-	listed  bool                   // the registry has answered
-	base    discovery.Status       // no better than this, whatever it answers
+	seen    map[sighting]bool          // referrers that are being taken, or were
+	latest  map[digest.Digest]*attempt // to take them
+	room    int                        // for those that only their manifest decides on
+	listed  bool                       // the registry has answered
+	base    discovery.Status           // no better than this, whatever it answers
 	status  discovery.Status
 	answers []discovery.Answer
 	taken   []Taken
@@ -37,14 +40,23 @@ type subject struct {
 	known   known
 }
 
+// way is how a pull came to know of a referrer.
+type way int
+
+const (
+	listed   way = iota // by the registry's listing
+	tagged              // by a tag of cosign's
+	embedded            // by the image's own index
+)
+
 // candidate is a referrer that may be taken.
 type candidate struct {
 	ocispec.Descriptor
+	way      way
 	manifest []byte // where it is known already
-	// legacy says that not the manifest but one of cosign's tags, or the
-	// image's index, names the subject, and for which artifact type it does.
+	// legacy is the artifact type that it is taken for, where not its manifest
+	// but one of cosign's tags, or the image's index, names the subject.
 	legacy string
-	cosign bool // it is a tag of cosign's
 	ask    bool // the listing does not say what it is
 }
 

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
@@ -18,7 +21,13 @@ import (
 // take brings one referrer in: its manifest, which decides what it is and what
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
-	if !s.first(c.Digest) {
+	try, earlier := s.attempt(c)
+	if try == nil {
+		return
+	}
+	defer close(try.done)
+	if earlier != nil && earlier.succeeded(g.ctx) {
+		try.taken = true
 		return
 	}
 	span := g.takeSpan(s, c)
@@ -43,7 +52,8 @@ func (g *Gather) take(s *subject, c candidate) {
 	desc := c.Descriptor
 	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
 	s.mu.Lock()
-	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, cosign: c.cosign})
+	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, Hollow: m.Hollow, way: c.way})
+	try.taken = true
 	if c.legacy != "" && s.status == discovery.Absent {
 		s.status = discovery.Present // no listing shows it, but it is there
 	}
@@ -66,11 +76,15 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 		switch {
 		case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
 			return dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
-		case m.Subject == nil && c.legacy == "":
+		case m.Subject == nil && c.way == listed:
 			return dropped{"refused: its manifest names no subject"}
-		case c.cosign && (g.isImage(c.Digest) || policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy})):
-			// A tag can point anywhere, at the image itself as well.
+		case c.way != listed && g.isImage(c.Digest):
+			// A tag can point anywhere, and an index call anything an attestation.
+			return dropped{"refused: it is a part of the image itself"}
+		case c.way == tagged && policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy}):
 			return dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
+		case c.way == embedded && !attests(m):
+			return dropped{"refused: the image's index calls it an attestation, which it is not"}
 		case c.legacy != "" && (m.ArtifactType == "" || images.IsConfigType(m.ArtifactType)):
 			m.ArtifactType = c.legacy // the manifest says nothing itself
 		}
@@ -103,17 +117,55 @@ func (g *Gather) isImage(dgst digest.Digest) bool {
 	return s != nil && s.image.Load()
 }
 
-// first says whether the referrer is met for the first time: the registry may list
-// what lies in the image's index as well.
-func (s *subject) first(referrer digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.seen[referrer] {
+// attests says whether what the image's index calls an attestation is one: BuildKit's
+// manifests hold in-toto statements and call themselves what they are, or nothing. Any
+// other type has to name its subject itself.
+func attests(m *artifact.Manifest) bool {
+	if m.ArtifactType != "" && !images.IsConfigType(m.ArtifactType) && m.ArtifactType != policy.TypeBuildKitAttestation {
+		return m.Subject != nil
+	}
+	return slices.ContainsFunc(m.Blobs, func(b ocispec.Descriptor) bool {
+		return strings.HasPrefix(b.MediaType, "application/vnd.in-toto")
+	})
+}
+
+// sighting is a referrer as it was met in one of the ways.
+type sighting struct {
+	digest digest.Digest
+	way    way
+}
+
+// attempt is the taking of a referrer.
+type attempt struct {
+	done  chan struct{}
+	taken bool // to be read when done
+}
+
+// succeeded waits for the attempt.
+func (a *attempt) succeeded(ctx context.Context) bool {
+	select {
+	case <-a.done:
+		return a.taken
+	case <-ctx.Done():
 		return false
 	}
-	if s.seen == nil {
-		s.seen = map[digest.Digest]bool{}
+}
+
+// attempt begins to take a candidate, nil where it was met in this way before. One that
+// was met in another way is tried again where that failed: a listing that has no such
+// manifest, or says something wrong of it, must not hide what the image's index holds.
+func (s *subject) attempt(c candidate) (try, earlier *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := sighting{c.Digest, c.way}
+	if s.seen[key] {
+		return nil, nil
 	}
-	s.seen[referrer] = true
-	return true
+	if s.seen == nil {
+		s.seen, s.latest = map[sighting]bool{}, map[digest.Digest]*attempt{}
+	}
+	s.seen[key] = true
+	try, earlier = &attempt{done: make(chan struct{})}, s.latest[c.Digest]
+	s.latest[c.Digest] = try
+	return try, earlier
 }

@@ -94,7 +94,7 @@ func hostKind(a discovery.Answer) string {
 }
 
 func setOf(t gather.Taken) string {
-	if set := policy.SetOf(policy.Referrer{ArtifactType: t.ArtifactType, Annotations: t.Annotations}); set != "" {
+	if set := policy.SetOf(t.Referrer()); set != "" {
 		return set
 	}
 	return otherSet

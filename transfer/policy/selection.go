@@ -14,9 +14,8 @@ type Referrer struct {
 	ArtifactType string
 	// Annotations are those of the manifest; a listing repeats them.
 	Annotations map[string]string
-	// Hollow says that the manifest names no content of its own: no layer, or
-	// only the empty descriptor (OCI image-spec, "Guidance for an Empty
-	// Descriptor").
+	// Hollow says that the manifest names no content, or only the empty descriptor
+	// (OCI image-spec, "Guidance for an Empty Descriptor").
 	Hollow bool
 }
 

@@ -1,0 +1,206 @@
+package gather
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Manifests that were not asked about satisfy nothing, and are unknown.
+func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
+	signed := Taken{Descriptor: ocispec.Descriptor{ArtifactType: signature, Digest: digest.FromString("signature")}}
+	root := func(taken ...Taken) *Outcome {
+		return &Outcome{Unasked: 2, Subjects: []Subject{
+			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("index")}, Image: true, Status: discovery.Present, Taken: taken},
+			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("amd64")}, Image: true, Status: discovery.Present,
+				Taken: []Taken{signed}, Parents: []digest.Digest{digest.FromString("index")}},
+		}}
+	}
+	for _, tc := range []struct {
+		name    string
+		rule    policy.Rule
+		out     *Outcome
+		refused string
+	}{
+		{"required", policy.Rule{Required: []string{policy.SetSignatures}}, root(), "signatures of 2 manifests that were not asked about, over the limit of 1000 subjects a pull"},
+		{"required, and the root has it", policy.Rule{Required: []string{policy.SetSignatures}}, root(signed), ""},
+		{"on_error = fail", policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, OnError: policy.Fail}, root(), "2 manifests that were not asked about"},
+		{"neither", policy.Rule{ArtifactTypes: []string{policy.SetSignatures}}, root(), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := tc.out.Enforce("image", newWorld(t).config(tc.rule).Selection)
+			if (err == nil) != (tc.refused == "") || err != nil && !strings.Contains(err.Error(), tc.refused) {
+				t.Errorf("%v, want %q", err, tc.refused)
+			}
+		})
+	}
+}
+
+// Referrers cannot use up what the image's own manifests have.
+func TestReferrersLeaveRoomForTheImage(t *testing.T) {
+	g := New(t.Context(), newWorld(t).config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}}))
+	g.Close() // nothing is asked; only the counting matters
+	g.closed = false
+	at := func(name string) ocispec.Descriptor {
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(name), Size: 1}
+	}
+	for i := range maxSubjects {
+		if !g.add(at(fmt.Sprint("referrer", i)), 1, false) {
+			t.Fatalf("referrer %d is over the limit", i)
+		}
+	}
+	if g.add(at("another"), 1, false) {
+		t.Error("one referrer more is not over the limit")
+	}
+	for i := range maxSubjects + 3 {
+		g.Image(at(fmt.Sprint("manifest", i)))
+	}
+	if out := g.Wait(t.Context()); out.Unasked != 3 {
+		t.Errorf("%d manifests of the image were not asked about, want 3", out.Unasked)
+	}
+}
+
+// Why something that was taken does not count, and why something else could not be, is
+// not hidden behind what nobody wanted.
+func TestRefusalNamesItsCause(t *testing.T) {
+	w := newWorld(t)
+	var listed []ocispec.Descriptor
+	for i := range 10 {
+		listed = append(listed, w.artifact("application/vex+json", &w.subject, w.serve(fmt.Sprint("vex", i))))
+	}
+	bundle := w.artifact("application/vnd.dev.sigstore.bundle.v0.3+json", &w.subject, w.serve("bundle"))
+	gone := w.artifact(signature, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("gone"), Size: 4})
+	w.list(w.subject, append(listed, bundle, gone)...)
+	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	err := out.Enforce("image", sel)
+	for _, want := range []string{
+		digest.FromString("gone").String() + ": 404 Not Found",
+		bundle.Digest.String() + " does not count: it does not say what it holds (annotation dev.sigstore.bundle.predicateType)",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+}
+
+// A signature of cosign's under its tag is asked for where the rule requires that type,
+// although the listing has a signature of another.
+func TestCosignsTagThatIsRequired(t *testing.T) {
+	w := newWorld(t)
+	sig := w.cosignTag(".sig")
+	listed := w.artifact(signature, &w.subject, w.serve("signed"))
+	w.list(w.subject, listed)
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Required: []string{policy.TypeCosignSignature}, Depth: 1},
+		func(c *Config) { c.Cosign = CosignAuto })
+	w.wantTied(w.subject, sig, listed)
+	if err := out.Enforce("image", sel); err != nil {
+		t.Error(err)
+	}
+}
+
+// Harbor lists what lies under cosign's tags, though it names no subject. That must not
+// keep it from being taken by its tag.
+func TestCosignsTagThatTheListingHasAsWell(t *testing.T) {
+	for _, listedAs := range []string{ocispec.MediaTypeImageConfig, policy.TypeCosignSignature, "application/vnd.unwanted"} {
+		t.Run(listedAs, func(t *testing.T) {
+			w := newWorld(t)
+			sig := w.cosignTag(".sig")
+			listed := sig
+			listed.ArtifactType = listedAs
+			w.list(w.subject, listed)
+			out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+			w.wantTied(w.subject, sig)
+			w.wantStatus(out, discovery.Present)
+			if err := out.Enforce("image", sel); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// cosignTag has the registry serve a signature of cosign's under the subject's tag.
+func (w *world) cosignTag(suffix string) ocispec.Descriptor {
+	w.t.Helper()
+	layer := w.serve("payload")
+	layer.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
+	config := w.serve(`{"architecture":"","os":""}`)
+	config.MediaType = ocispec.MediaTypeImageConfig
+	sig := w.manifest(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer},
+	}, ocispec.MediaTypeImageManifest, "")
+	data, err := remoteManifest(w, sig)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+suffix, hostile.Content(ocispec.MediaTypeImageManifest, data))
+	return sig
+}
+
+// What the image's index calls an attestation satisfies a rule only if it is one.
+func TestEmbeddedAttestations(t *testing.T) {
+	image := ocispec.MediaTypeImageConfig
+	for _, tc := range []struct {
+		name                string
+		artifactType, layer string // of the manifest; "" for none
+		config              string
+		itself              bool // it is the subject
+		subject             bool // it names the subject
+		listed              bool // by the registry as well, and first
+		want                bool
+	}{
+		{name: "as BuildKit writes it", config: image, layer: "application/vnd.in-toto+json", want: true},
+		{name: "as BuildKit writes it now", artifactType: policy.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, want: true},
+		{name: "listed as well, without a subject", config: image, layer: "application/vnd.in-toto+json", listed: true, want: true},
+		{name: "listed as well", artifactType: policy.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, listed: true, want: true},
+		{name: "a signature by its type alone", artifactType: signature, config: image, layer: "text/plain"},
+		{name: "another image", config: image, layer: ocispec.MediaTypeImageLayerGzip},
+		{name: "no layers", config: image},
+		{name: "the image itself", itself: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: tc.artifactType, Config: w.serve("{} "), Layers: []ocispec.Descriptor{}}
+			m.Config.MediaType = tc.config
+			if tc.layer != "" {
+				layer := w.serve("statement")
+				layer.MediaType = tc.layer
+				m.Layers = append(m.Layers, layer)
+			}
+			if tc.subject {
+				m.Subject = &w.subject
+			}
+			attestation := w.manifest(m, ocispec.MediaTypeImageManifest, policy.TypeBuildKitAttestation)
+			if tc.itself {
+				attestation = w.subject
+			}
+			w.list(w.subject)
+			if tc.listed {
+				w.list(w.subject, attestation)
+			}
+			config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetAll}, Required: []string{policy.SetAll}, Depth: 1})
+			g := New(w.ctx, config)
+			defer g.Close()
+			g.Image(w.subject)
+			if tc.listed {
+				g.wg.Wait() // the listing's entry has been judged
+			}
+			attestation.ArtifactType = ""
+			g.Embedded(w.subject.Digest, attestation)
+			out := g.Wait(w.ctx)
+			if n := len(out.Subjects[0].Taken); (n == 1) != tc.want || n > 1 {
+				t.Errorf("%d are taken, want one: %t; %s", n, tc.want, out.Subjects[0].Why)
+			}
+			if err := out.Enforce("image", config.Selection); (err == nil) != tc.want {
+				t.Errorf("%v, want none: %t", err, tc.want)
+			}
+		})
+	}
+}
