@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/reference"
@@ -22,6 +23,10 @@ import (
 // maxAhead is how many questions are asked ahead; the rest waits for its turn.
 const maxAhead = 64
 
+// maxAheadBytes is how many bytes of manifests that lie under tags are kept ahead; what is
+// more is asked for again.
+const maxAheadBytes = 16 << 20
+
 // ahead asks, while an image that is there is resolved anew, what its last pull asked
 // about its referrers, and has the answers when the gather asks. Where the image
 // and its referrers have not changed these are its questions, all of them, which
@@ -33,6 +38,7 @@ type ahead struct {
 	cancel context.CancelFunc
 	slots  *semaphore.Weighted
 	wg     sync.WaitGroup
+	kept   atomic.Int64 // bytes of manifests
 
 	planned  chan struct{} // closed when the maps are whole
 	listings map[digest.Digest]*earlyListing
@@ -178,7 +184,12 @@ func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 	}
 	e := &earlyTag{done: make(chan struct{})}
 	a.tags[key] = e
-	a.ask(ctx, ready, e.done, func() { e.found, e.answers = a.Registry.CosignTag(ctx, key.subject, key.kind) })
+	a.ask(ctx, ready, e.done, func() {
+		found, answers := a.Registry.CosignTag(ctx, key.subject, key.kind)
+		if found == nil || a.kept.Add(found.Size) <= maxAheadBytes {
+			e.found, e.answers = found, answers
+		}
+	})
 }
 
 // ListEach implements gather.Registry.

@@ -72,6 +72,11 @@ func (p *pull) expect(ctx context.Context) {
 	image, err := p.t.Images.Get(ctx, s.Image())
 	switch {
 	case errdefs.IsNotFound(err):
+		if spec, err := reference.Parse(s.Image()); err == nil && spec.Digest() != "" {
+			if _, err := p.t.Store.Info(ctx, spec.Digest()); err == nil {
+				return // its manifest is there, under another name
+			}
+		}
 		s.Whole()
 	case err == nil:
 		p.ahead = p.askAhead(ctx, s, image)

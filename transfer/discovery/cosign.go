@@ -52,9 +52,7 @@ func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind Cos
 		return nil, []Answer{{Host: r.Name(), Request: request, Detail: `not asked: no host may resolve tags (capability "resolve" in hosts.toml)`}}
 	}
 	for _, h := range hosts {
-		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), strings.Join([]string{
-			ocispec.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest,
-		}, ", "))
+		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), remote.AcceptAny)
 		switch {
 		case errors.Is(err, remote.ErrTooLarge):
 			add(h, a.Code, Truncated, err.Error())

@@ -72,6 +72,8 @@ func TestHostileSizes(t *testing.T) {
 			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
 			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "row 11: a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
 		{name: "row 11: zstd under the tag", script: missing(404, zstd),
 			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "row 10: gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),

@@ -40,6 +40,8 @@ func TestHostileAnswers(t *testing.T) {
 			status: Present, referrers: entries(1, 3), answers: []string{"referrers, page 3: 200 present"}, requests: []string{api, api, api}},
 		{name: "row 08: 200 text/html", script: answering(hostile.Content("text/html", []byte("<html></html>"))),
 			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+		{name: "row 08: 200 text/html that holds a listing", script: answering(valid.With("Content-Type", "text/html")),
+			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "row 08: 200 without a content type", script: answering(hostile.Content("", []byte(`{"schemaVersion":2,"manifests":[]}`))),
 			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "row 38: 429 with Retry-After, then the listing", script: answering(hostile.Status(429).With("Retry-After", "3600"), valid),

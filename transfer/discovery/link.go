@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
-// nextPage returns the address of the page after the one at base, nil where that
-// was the last (RFC 8288; OCI distribution-spec, "Listing Referrers"). A link to
+// nextPage returns the address of the page after the one that came from base, nil where
+// that was the last (RFC 8288; OCI distribution-spec, "Listing Referrers"). A link to
 // another host or scheme is refused: it would be followed with this host's
 // credentials.
 func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
@@ -29,13 +31,13 @@ func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
 	case target == "":
 		return nil, nil
 	}
-	ref, err := url.Parse(target)
+	ref, err := url.Parse(strings.TrimSpace(target))
 	if err != nil {
 		return nil, fmt.Errorf("link to the next page cannot be read: %w", errdefs.ErrInvalidArgument)
 	}
 	u := base.ResolveReference(ref)
 	u.Fragment = ""
-	if u.Scheme != base.Scheme || !strings.EqualFold(u.Host, base.Host) || u.User != nil {
+	if !remote.SameOrigin(u, base) || u.User != nil {
 		return nil, fmt.Errorf("link to the next page leads to %s://%s, away from %s://%s: %w", u.Scheme, u.Host, base.Scheme, base.Host, errdefs.ErrPermissionDenied)
 	}
 	return u, nil
@@ -82,6 +84,7 @@ func hasNext(params string) bool {
 				return true
 			}
 		}
+		return false // of several, the first counts (RFC 8288, section 3.3)
 	}
 	return false
 }

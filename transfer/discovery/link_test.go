@@ -93,6 +93,8 @@ func TestNextPage(t *testing.T) {
 		{"an empty target", []string{`<>; rel="next"`}, "refused"},
 		{"unreadable beside one that is not", []string{`garbage`, `</a>; rel="next"`}, "https://r.test:5000/a"},
 		{"commas alone", []string{`,,,`}, ""},
+		{"space around the target", []string{`< /a >; rel="next"`}, "https://r.test:5000/a"},
+		{"the first of two relations counts", []string{`</a>; rel="prev"; rel="next"`}, ""},
 		{"control characters", []string{"</a\x7f>; rel=\"next\""}, "refused"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

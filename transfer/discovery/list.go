@@ -64,7 +64,7 @@ func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found fun
 		r.warnOfCapability(ctx, h)
 		l := &lister{repo: r.Repository, host: h, subject: subject, via: ViaEndpoint, listing: &out, found: found}
 		status := l.list(ctx)
-		if status == Present || status == Truncated {
+		if status == Present || status == Truncated && l.valid > 0 {
 			out.Status = status
 			break
 		}
@@ -149,13 +149,18 @@ func (l *lister) list(ctx context.Context) Status {
 				return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
 			}
 			l.answer(request, a.Code, "", "no such endpoint")
-			return l.fallback(ctx)
+			l.noteMissing(ctx, a.Code)
+			return l.fallback(ctx, a.Code)
 		}
 		listed += len(index.Manifests.List)
 		if !l.take(index.Manifests) {
 			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
-		link, err := nextPage(a.Header, next)
+		link, err := nextPage(a.Header, a.URL)
+		if link != nil && !remote.SameOrigin(a.URL, next) {
+			// Its pages would be asked for with the registry's credentials.
+			err = fmt.Errorf("the listing was redirected to %s, whose further pages are not followed: %w", a.URL.Host, errdefs.ErrPermissionDenied)
+		}
 		if link != nil {
 			link = l.keepNamespace(link)
 		}
@@ -190,6 +195,21 @@ func (l *lister) keepNamespace(link *url.URL) *url.URL {
 	return link
 }
 
+// noted are the hosts that noteMissing told of, in the daemon's life.
+var noted sync.Map
+
+// noteMissing tells the operator once of a host that has no referrers endpoint, and
+// says so in another way than the specification's 404.
+func (l *lister) noteMissing(ctx context.Context, code int) {
+	if code == http.StatusNotFound {
+		return
+	}
+	if _, known := noted.LoadOrStore(l.host.Host, true); !known {
+		log.G(ctx).WithField("host", l.host.Host).WithField("code", code).
+			Warn("referrers: the host's answer is taken to mean that it has no referrers endpoint; its fallback tags are asked for, and an image without one stays unknown")
+	}
+}
+
 // lacksEndpoint says which codes mean that a host has no referrers endpoint. The
 // specification names 404; the others are seen where a router does not know the
 // path.
@@ -203,8 +223,10 @@ func lacksEndpoint(code int) bool {
 }
 
 // fallback reads the listing that registries without the endpoint keep under a
-// tag (OCI distribution-spec, "Referrers Tag Schema").
-func (l *lister) fallback(ctx context.Context) Status {
+// tag (OCI distribution-spec, "Referrers Tag Schema"). Where there is none, that is
+// the registry's word only if the endpoint answered 404: whatever answers 405 may
+// keep the registry from being asked.
+func (l *lister) fallback(ctx context.Context, endpoint int) Status {
 	l.via = ViaFallbackTag
 	tag := remote.FallbackTag(l.subject)
 	request := "tag " + tag
@@ -213,8 +235,10 @@ func (l *lister) fallback(ctx context.Context) Status {
 	}
 	a, index, status := l.page(ctx, request, l.repo.URL(l.host, "manifests", tag))
 	switch {
-	case index == nil && a != nil && a.Code == http.StatusNotFound:
+	case index == nil && a != nil && a.Code == http.StatusNotFound && endpoint == http.StatusNotFound:
 		return l.answer(request, a.Code, Absent, "")
+	case index == nil && a != nil && a.Code == http.StatusNotFound:
+		return l.answer(request, a.Code, Unknown, fmt.Sprintf("nothing is there, but the endpoint's %d does not say that there are no referrers", endpoint))
 	case index == nil && a != nil:
 		return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
 	case index == nil:
@@ -234,7 +258,11 @@ func (l *lister) fallback(ctx context.Context) Status {
 // and its code may mean that the host lacks the endpoint or the tag, which is for
 // the caller to judge; or it is nil too, and the status has been told.
 func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.Answer, *artifact.Index, Status) {
-	a, err := l.repo.Get(ctx, l.host, u, ocispec.MediaTypeImageIndex)
+	accept := ocispec.MediaTypeImageIndex
+	if l.via == ViaFallbackTag {
+		accept = remote.AcceptAny
+	}
+	a, err := l.repo.Get(ctx, l.host, u, accept)
 	switch {
 	case errors.Is(err, remote.ErrTooLarge):
 		return nil, nil, l.answer(request, a.Code, Truncated, err.Error())

@@ -197,12 +197,18 @@ func TestRegistryAnswers(t *testing.T) {
 			status: Absent, answers: []string{"referrers: 404", "tag: 200 absent"}, requests: []string{api, tag}},
 		{name: "400", script: missing(400, hostile.Index(one...)),
 			status: Present, referrers: one, answers: []string{"referrers: 400", "tag: 200 present"}, requests: []string{api, tag}},
-		{name: "405", script: missing(405, hostile.Status(404)),
-			status: Absent, answers: []string{"referrers: 405", "tag: 404 absent"}, requests: []string{api, tag}},
+		{name: "405", script: missing(405, hostile.Index(one...)),
+			status: Present, referrers: one, answers: []string{"referrers: 405", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "405, and nothing under the tag: only 404 says that there are none", script: missing(405, hostile.Status(404)),
+			status: Unknown, answers: []string{"referrers: 405", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "406", script: missing(406, hostile.Index(one...)),
 			status: Present, referrers: one, answers: []string{"referrers: 406", "tag: 200 present"}, requests: []string{api, tag}},
-		{name: "501", script: missing(501, hostile.Status(404)),
-			status: Absent, answers: []string{"referrers: 501", "tag: 404 absent"}, requests: []string{api, tag}},
+		{name: "501", script: missing(501, hostile.Index(one...)),
+			status: Present, referrers: one, answers: []string{"referrers: 501", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "501, and nothing under the tag", script: missing(501, hostile.Status(404)),
+			status: Unknown, answers: []string{"referrers: 501", "tag: 404 unknown"}, requests: []string{api, tag}},
+		{name: "501, and the tag's index has no manifests", script: missing(501, hostile.Index()),
+			status: Absent, answers: []string{"referrers: 501", "tag: 200 absent"}, requests: []string{api, tag}},
 		{name: "404, and the tag's 403 as Artifactory gives it", script: missing(404, hostile.Status(403)),
 			status: Unknown, answers: []string{"referrers: 404", "tag: 403 unknown"}, requests: []string{api, tag}},
 		{name: "404, and the tag's 400: only the endpoint may be missing so", script: missing(404, hostile.Status(400)),
@@ -234,6 +240,40 @@ func TestRegistryAnswers(t *testing.T) {
 			status: Unknown, answers: []string{"referrers: 204 unknown"}, requests: []string{api}},
 	} {
 		tc.run(t)
+	}
+}
+
+// Pages of a listing that was redirected: those at the same host go on from where it
+// came from, and those elsewhere are not asked for with the registry's credentials.
+func TestPagesOfARedirectedListing(t *testing.T) {
+	s := hostile.New(t)
+	s.On(api, hostile.Status(307).With("Location", "/cache/listing"))
+	s.On("/cache/listing", hostile.Index(entry(1)).With("Link", next("more")))
+	s.On("/cache/more", hostile.Index(entry(2)))
+	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
+	if err != nil || l.Status != Present {
+		t.Errorf("%s, %v, want present", l.Status, err)
+	}
+	checkDigests(t, l.Referrers, entries(1, 2))
+
+	for name, target := range map[string]func(s, edge *hostile.Server) string{
+		"relative":        func(*hostile.Server, *hostile.Server) string { return "?page=2" },
+		"to the edge":     func(_, edge *hostile.Server) string { return edge.URL() + "/listing?page=2" },
+		"to the registry": func(s, _ *hostile.Server) string { return s.URL() + api + "?page=2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, edge := hostile.New(t), hostile.New(t)
+			s.On(api, hostile.Status(307).With("Location", edge.URL()+"/listing"))
+			edge.On("/listing", hostile.Index(entry(1)).With("Link", next(target(s, edge))))
+			l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
+			if err != nil || l.Status != Unknown {
+				t.Errorf("%s, %v, want unknown", l.Status, err)
+			}
+			checkDigests(t, l.Referrers, entries(1, 1))
+			if n := len(s.Requests()) + len(edge.Requests()); n != 2 {
+				t.Errorf("%d requests, want 2", n)
+			}
+		})
 	}
 }
 

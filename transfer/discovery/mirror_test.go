@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // answers returns what was learnt, with the hosts' names in place of addresses.
@@ -61,6 +62,12 @@ func TestMirror(t *testing.T) {
 			Unknown, nil, []string{"mirror referrers: 404", "mirror tag: 0", "registry referrers: 403 unknown"}},
 		{"the mirror's second page fails", 0, answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Status(403)), answering(hostile.Index(entries(2, 3)...)),
 			Present, entries(1, 3), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 present"}},
+		{"a mirror whose answer is too large does not hide the registry's", 0, answering(hostile.Answer{Header: one.Header, Announce: remote.MaxManifestSize + 1, Stall: true}), answering(two),
+			Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
+		{"an empty page that leads to itself does not hide the registry's", 0, answering(hostile.Index().With("Link", next("?"))), answering(two),
+			Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
+		{"a mirror that was cut, and the registry has none", 0, answering(hostile.Index().With("Link", next("?"))), answering(hostile.Index()),
+			Truncated, nil, []string{"mirror referrers: 200 truncated", "registry referrers: 200 absent"}},
 		{"the mirror's list is too long", 0, answering(hostile.Index(entries(1, MaxEntries+1)...)), answering(two),
 			Truncated, entries(1, MaxEntries), []string{"mirror referrers: 200 truncated"}},
 	} {

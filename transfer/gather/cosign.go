@@ -49,6 +49,11 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	s.known.tag(kind.ArtifactType, found, answers)
 	s.mu.Unlock()
 	if found != nil {
+		// What is held in memory until there is a slot for it counts from now on.
+		if err := g.reserve(found.Descriptor); err != nil {
+			s.note(discovery.Truncated, Left{Digest: found.Digest, ArtifactType: kind.ArtifactType, Reason: err.Error(), Limit: limitOf(err)})
+			return
+		}
 		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, way: tagged, legacy: kind.ArtifactType})
 	}
 }

@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -120,7 +121,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 	if err == nil && whole(cw, desc) {
 		// It can be read once it is this namespace's, and is judged then. One
 		// that is not wanted goes when the lease ends, since nothing refers to it.
-		if err = g.write(cw, desc, nil); err == nil {
+		if err = g.write(cw, desc, changed); err == nil {
 			err = errdefs.ErrAlreadyExists
 		}
 	}
@@ -142,7 +143,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		data := c.manifest
 		if data == nil {
 			var err error
-			if data, err = g.Registry.Manifest(g.ctx, desc); err != nil {
+			if data, err = g.fetchManifest(c, desc); err != nil {
 				return nil, err
 			}
 		}
@@ -155,6 +156,11 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 	return m, err
 }
 
+// changed is for an ingest that is only to be committed.
+func changed(*writer) (map[string]string, error) {
+	return nil, fmt.Errorf("the ingest was whole and is no longer: %w", errdefs.ErrUnavailable)
+}
+
 // peek reads a manifest and stores nothing.
 func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 	if c.manifest != nil {
@@ -163,8 +169,40 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
 		return g.read(desc)
 	}
-	return g.Registry.Manifest(g.ctx, desc)
+	return g.fetchManifest(c, desc)
 }
+
+// fetchManifest asks the registry for a manifest. Those that only tell by it what they are
+// may come to nothing, and to as many bytes as one pull may take.
+func (g *Gather) fetchManifest(c candidate, desc ocispec.Descriptor) ([]byte, error) {
+	if c.ask {
+		g.mu.Lock()
+		left := g.Limits.MaxTotalSize - g.askedBytes
+		g.mu.Unlock()
+		if left <= 0 {
+			return nil, over(LimitTotalSize, fmt.Errorf("its manifest is not read: those whose type the listing does not tell came to %d bytes (key max_total_size): %w", g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
+		}
+	}
+	data, err := g.Registry.Manifest(g.ctx, desc)
+	if c.ask {
+		g.mu.Lock()
+		g.askedBytes += int64(len(data))
+		g.mu.Unlock()
+	}
+	if errors.Is(err, remote.ErrOtherSize) {
+		return nil, otherSize{err, data}
+	}
+	return data, err
+}
+
+// otherSize is the error of a manifest that has its descriptor's digest, and not its
+// size; the digest vouches for the data all the same.
+type otherSize struct {
+	error
+	data []byte
+}
+
+func (o otherSize) Unwrap() error { return o.error }
 
 // read reads a manifest from the store. The disk is not trusted to have kept it.
 func (g *Gather) read(desc ocispec.Descriptor) ([]byte, error) {
@@ -180,8 +218,12 @@ func (g *Gather) read(desc ocispec.Descriptor) ([]byte, error) {
 
 // blob brings one blob in, once a pull, from data if that is not nil.
 func (g *Gather) blob(parent, desc ocispec.Descriptor, data []byte) error {
-	if err := remote.Check(desc, g.Limits.MaxBlobSize); err != nil {
+	if isNothing(desc) {
+		data = []byte{}
+	} else if err := remote.Check(desc, g.Limits.MaxBlobSize); errdefs.IsResourceExhausted(err) {
 		return over(LimitBlobSize, fmt.Errorf("%w (key max_blob_size)", err))
+	} else if err != nil {
+		return err
 	}
 	if err := g.reserve(desc); err != nil {
 		return err
@@ -199,6 +241,12 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor, data []byte) error {
 	g.mu.Unlock()
 	b.once.Do(func() { b.err = g.fetchBlob(parent, desc, data) })
 	return b.err
+}
+
+// isNothing says whether content has no bytes, and the digest of none. No other size of 0
+// is believed.
+func isNothing(desc ocispec.Descriptor) bool {
+	return desc.Size == 0 && desc.Digest.Validate() == nil && desc.Digest.Algorithm().FromBytes(nil) == desc.Digest
 }
 
 // reserve counts content against the limit of the pull, each once.

@@ -121,16 +121,17 @@ type Gather struct {
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
 	budget    budget       // of what is remembered of listings
 
-	mu       sync.Mutex
-	closed   bool
-	subjects []*subject
-	images   int // of subjects, those that were added as the image's own
-	bySubj   map[digest.Digest]*subject
-	blobs    map[contentKey]*blob
-	sized    map[contentKey]bool // what total counts
-	total    int64               // bytes of manifests and blobs
-	takes    int                 // referrers that are being taken, or were
-	asks     int                 // those among them whose manifest must decide
+	mu         sync.Mutex
+	closed     bool
+	subjects   []*subject
+	images     int // of subjects, those that were added as the image's own
+	bySubj     map[digest.Digest]*subject
+	blobs      map[contentKey]*blob
+	sized      map[contentKey]bool // what total counts
+	total      int64               // bytes of manifests and blobs
+	takes      int                 // referrers that are being taken, or were
+	asks       int                 // those whose manifest must decide
+	askedBytes int64               // of their manifests, as they came
 }
 
 var errClosed = errors.New("the pull ended")

@@ -78,17 +78,15 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 
 // relabel adds labels to content that is there already.
 func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error {
-	info, err := g.Store.Info(g.ctx, desc.Digest)
-	if err != nil {
-		return err
-	}
-	if info.Size != desc.Size {
-		return fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
-	}
-	add := map[string]string{}
-	maps.Copy(add, keep)
-	g.source.add(add, info.Labels)
-	return stored.Label(g.ctx, g.Store, info, add)
+	return stored.Relabel(g.ctx, g.Store, desc.Digest, func(info content.Info) (map[string]string, error) {
+		if info.Size != desc.Size {
+			return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
+		}
+		add := map[string]string{}
+		maps.Copy(add, keep)
+		g.source.add(add, info.Labels)
+		return add, nil
+	})
 }
 
 // writer fills an ingest from its start, whatever an earlier pull left in it.

@@ -44,9 +44,9 @@ type subject struct {
 type way int
 
 const (
-	listed   way = iota // by the registry's listing
-	tagged              // by a tag of cosign's
-	embedded            // by the image's own index
+	listed   way = iota + 1 // by the registry's listing
+	tagged                  // by a tag of cosign's
+	embedded                // by the image's own index
 )
 
 // candidate is a referrer that may be taken.
@@ -144,12 +144,12 @@ func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []cand
 		case d.Verdict == policy.Skip:
 			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
 		case d.Verdict == policy.Ask:
-			c.asked = append(c.asked, candidate{Descriptor: desc, ask: true})
+			c.asked = append(c.asked, candidate{Descriptor: desc, way: listed, ask: true})
 		case c.sure == g.Limits.MaxReferrers:
 			s.note(discovery.Truncated, g.overLimit(desc))
 		default:
 			c.sure++
-			sure = append(sure, candidate{Descriptor: desc})
+			sure = append(sure, candidate{Descriptor: desc, way: listed})
 		}
 	}
 	return g.withinPull(s, sure, &g.takes)

@@ -16,6 +16,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // take brings one referrer in: its manifest, which decides what it is and what
@@ -30,8 +31,18 @@ func (g *Gather) take(s *subject, c candidate) {
 		try.taken = true
 		return
 	}
+	// Registries are known to list the size of all that an artifact holds. The digest
+	// vouches for a manifest of another size.
+	if info, err := g.Store.Info(g.ctx, c.Digest); err == nil && c.way == listed && info.Size <= remote.MaxManifestSize {
+		c.Size = info.Size
+	}
 	span := g.takeSpan(s, c)
 	m, reason, err := g.bring(s, c)
+	var sized otherSize
+	if c.way == listed && errors.As(err, &sized) {
+		c.manifest, c.Size = sized.data, int64(len(sized.data))
+		m, reason, err = g.bring(s, c)
+	}
 	endTake(span, m, err)
 	var drop dropped
 	switch {

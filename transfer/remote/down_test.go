@@ -29,6 +29,30 @@ func dialNumbers(ctx context.Context, network, address string) (net.Conn, error)
 	return (&net.Dialer{}).DialContext(ctx, network, address)
 }
 
+// What waits for a host that turns out to be down is given up with it: one deadline is
+// waited for, not one after the other.
+func TestRequestsAtAHostThatIsDownEndTogether(t *testing.T) {
+	s := hostile.New(t)
+	s.On("/a", hostile.Answer{Hang: true})
+	s.On("/b", hostile.Answer{Hang: true})
+	limits := quick
+	limits.Request = time.Second
+	r := newRepository(t, s.Host(), limits, s.RegistryHost(pullResolve))
+	first := make(chan error, 1)
+	go func() {
+		_, err := fetch(t, r, "/a")
+		first <- err
+	}()
+	time.Sleep(limits.Request / 2) // the second has half of its time left when the first has none
+	_, err := fetch(t, r, "/b")
+	if err == nil || !strings.Contains(err.Error(), "host "+s.Host()+" is unreachable") {
+		t.Errorf("%v, want that it was given up with its host", err)
+	}
+	if err := <-first; err == nil || !strings.Contains(err.Error(), "no headers within") {
+		t.Errorf("%v, want that it took too long", err)
+	}
+}
+
 // TestWhoIsDown has failures of those around a registry, which it is not blamed
 // for, and its own.
 func TestWhoIsDown(t *testing.T) {

@@ -10,22 +10,10 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// AcceptAny accepts whatever lies under a tag. distribution answers 404 for a tag
-// that holds what is not accepted, and what it holds would be overwritten.
-var AcceptAny = strings.Join([]string{
-	ocispec.MediaTypeImageIndex,
-	ocispec.MediaTypeImageManifest,
-	images.MediaTypeDockerSchema2ManifestList,
-	images.MediaTypeDockerSchema2Manifest,
-	"*/*",
-}, ", ")
 
 // ForPush returns the repository at the one host that pushes go to: the first that
 // may push, as containerd's pusher chooses it, whatever else it may do. Its requests

@@ -90,6 +90,33 @@ func TestRedirectElsewhereTakesNoSecretsAlong(t *testing.T) {
 	}
 }
 
+func TestSameOrigin(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		want bool
+	}{
+		{"https://r.test/a", "https://r.test/b", true},
+		{"https://r.test/a", "https://R.Test:443/b", true},
+		{"http://r.test:80/a", "http://r.test/b", true},
+		{"https://r.test/a", "https://r.test:80/b", false},
+		{"http://r.test/a", "https://r.test/b", false},
+		{"https://r.test/a", "https://other.test/a", false},
+		{"https://[::1]:5000/a", "https://[::1]:5000/b", true},
+	} {
+		a, err := url.Parse(tc.a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := url.Parse(tc.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if SameOrigin(a, b) != tc.want || SameOrigin(b, a) != tc.want {
+			t.Errorf("%s and %s: want %t", tc.a, tc.b, tc.want)
+		}
+	}
+}
+
 func TestRedirectsAreCounted(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/5", redirect("/4"))

@@ -75,9 +75,13 @@ type Repository struct {
 type Host struct {
 	docker.RegistryHost
 
-	mu   sync.Mutex
-	down error
+	mu      sync.Mutex
+	down    error
+	waiting map[*waiter]bool
 }
+
+// waiter is a request that waits for its headers.
+type waiter struct{ end context.CancelCauseFunc }
 
 // New returns the repository that the reference names, read through the hosts in
 // their order. header is sent with every request, as containerd's resolver does.
@@ -169,16 +173,40 @@ func (h *Host) Down() error {
 	return h.down
 }
 
+// await has end called if the host turns out to be down before the returned function is:
+// what waits for it would only wait longer.
+func (h *Host) await(end context.CancelCauseFunc) (done func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waiting == nil {
+		h.waiting = map[*waiter]bool{}
+	}
+	w := &waiter{end}
+	h.waiting[w] = true
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiting, w)
+	}
+}
+
 // markDown remembers a host that could not even be connected to, or that took
-// too long to answer.
+// too long to answer, and ends what waits for it.
 func (h *Host) markDown(err error) {
 	var op *net.OpError
 	var dns *net.DNSError
-	if errors.As(err, new(timeoutError)) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial" {
-		h.mu.Lock()
-		defer h.mu.Unlock()
+	if !errors.As(err, new(timeoutError)) && !errors.As(err, &dns) && !(errors.As(err, &op) && op.Op == "dial") {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.down == nil {
 		h.down = fmt.Errorf("host %s is unreachable: %w", h.Host, err)
 	}
+	for w := range h.waiting {
+		w.end(h.down)
+	}
+	clear(h.waiting)
 }
 
 // Fetcher fetches content by descriptor. [Repository] is one.

@@ -117,7 +117,8 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 			return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 		}
 		answers = append(answers, resp)
-		if err := detached(ctx, func(ctx context.Context) error { return h.Authorizer.AddResponses(ctx, answers) }); err != nil {
+		err = detached(ctx, h, resp.Request.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return a.AddResponses(ctx, answers) })
+		if err != nil {
 			if errdefs.IsNotImplemented(err) || errors.Is(err, docker.ErrInvalidAuthorization) {
 				return resp, nil
 			}
@@ -159,8 +160,10 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	limit := time.AfterFunc(r.limits.Request, func() { cancel(errTimeout(r.limits.Request, "headers")) })
+	answered := h.await(cancel)
 	if err := authorize(ctx, h, req); err != nil {
 		limit.Stop()
+		answered()
 		cancel(nil)
 		return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 	}
@@ -178,6 +181,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	}
 	resp, err := client.Do(req.WithContext(ctx))
 	limit.Stop()
+	answered()
 	r.observe(q.url, resp)
 	timeout := context.Cause(ctx)
 	if err == nil && timeout == nil {
@@ -212,26 +216,44 @@ func authorize(ctx context.Context, h *Host, req *http.Request) error {
 		return nil
 	}
 	own := req.Clone(context.WithoutCancel(ctx))
-	if err := detached(ctx, func(ctx context.Context) error { return h.Authorizer.Authorize(ctx, own) }); err != nil {
+	err := detached(ctx, h, own.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return a.Authorize(ctx, own) })
+	if err != nil {
 		return err
 	}
 	req.Header = own.Header
 	return nil
 }
 
+// Turns is an authorizer that serves one request at a time at each host.
+type Turns interface {
+	docker.Authorizer
+	// Turn waits for the request's turn at the host, and returns the authorizer to use
+	// then and what ends the turn.
+	Turn(ctx context.Context, host string) (docker.Authorizer, func(), error)
+}
+
 // detached calls the authorizer out of the reach of a limit of ours, which ends
 // the wait alone. The authorizer is the image's as well and keeps a failed token
 // for good, so that a referrer that gives up would fail the image; and asking a
-// client for its credentials cannot be interrupted.
-func detached(ctx context.Context, call func(context.Context) error) error {
-	done := make(chan error, 1)
+// client for its credentials cannot be interrupted. A turn that has not come is given up
+// at once: the time for a token begins with it.
+func detached(ctx context.Context, h *Host, host string, call func(context.Context, docker.Authorizer) error) error {
+	authorizer, done := h.Authorizer, func() {}
+	if t, ok := authorizer.(Turns); ok {
+		var err error
+		if authorizer, done, err = t.Turn(ctx, host); err != nil {
+			return err
+		}
+	}
+	result := make(chan error, 1)
 	go func() {
+		defer done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 		defer cancel()
-		done <- call(ctx)
+		result <- call(ctx, authorizer)
 	}()
 	select {
-	case err := <-done:
+	case err := <-result:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // hosts remembers the registry hosts of a pull. containerd's resolver asks for
@@ -79,27 +81,68 @@ func (h *hosts) close() {
 	}
 }
 
-// lockedAuthorizer lets one request at a time authorize. containerd's authorizer
-// reads a token's expiry while another request, which fetches it, may be writing
-// it; requests that need a token that is being fetched wait for it in any case.
+// lockedAuthorizer lets one request at a time authorize at a host. containerd's
+// authorizer reads a token's expiry while another request, which fetches it, may be
+// writing it; requests that need a token that is being fetched wait for it in any case.
+// Mirrors mostly share the registry's authorizer, and must not wait for its tokens.
 type lockedAuthorizer struct {
-	mu    sync.Mutex
 	inner docker.Authorizer
 	gate  *gate
+
+	mu    sync.Mutex
+	hosts map[string]chan struct{} // full while a request has its turn
+}
+
+var _ remote.Turns = (*lockedAuthorizer)(nil)
+
+// Turn implements remote.Turns. The error is the context's.
+func (a *lockedAuthorizer) Turn(ctx context.Context, host string) (docker.Authorizer, func(), error) {
+	a.mu.Lock()
+	if a.hosts == nil {
+		a.hosts = map[string]chan struct{}{}
+	}
+	turn := a.hosts[host]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		a.hosts[host] = turn
+	}
+	a.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return gatedAuthorizer{a.inner, a.gate}, func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	}
 }
 
 func (a *lockedAuthorizer) Authorize(ctx context.Context, req *http.Request) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	err := a.inner.Authorize(ctx, req)
+	authorizer, done, err := a.Turn(ctx, req.URL.Host)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return authorizer.Authorize(ctx, req)
+}
+
+func (a *lockedAuthorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
+	authorizer, done, err := a.Turn(ctx, responses[len(responses)-1].Request.URL.Host)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return authorizer.AddResponses(ctx, responses)
+}
+
+// gatedAuthorizer opens the gate with the first authorization.
+type gatedAuthorizer struct {
+	docker.Authorizer
+	gate *gate
+}
+
+func (a gatedAuthorizer) Authorize(ctx context.Context, req *http.Request) error {
+	err := a.Authorizer.Authorize(ctx, req)
 	if err == nil && req.Header.Get("Authorization") != "" {
 		a.gate.open(true)
 	}
 	return err
-}
-
-func (a *lockedAuthorizer) AddResponses(ctx context.Context, responses []*http.Response) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.inner.AddResponses(ctx, responses)
 }

@@ -1,7 +1,9 @@
 package source
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // Many requests at once that all need the first token fetch it once, and race for
@@ -86,5 +90,40 @@ func TestConnectionsResumeTheirSession(t *testing.T) {
 	}
 	if len(resumed) != 2 || resumed[0] || !resumed[1] {
 		t.Errorf("resumed: %v, want the second connection alone", resumed)
+	}
+}
+
+// A host whose token service hangs delays no other, though they share an authorizer, and
+// who waits for a turn there can give up.
+func TestTokensOfOneHostDelayNoOther(t *testing.T) {
+	h := &hosts{configure: func(string) ([]docker.RegistryHost, error) {
+		a := docker.NewDockerAuthorizer()
+		return []docker.RegistryHost{{Host: "mirror.test", Authorizer: a}, {Host: "registry.test", Authorizer: a}}, nil
+	}}
+	defer h.close()
+	known, err := h.get("registry.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(host string) *http.Request {
+		req, err := http.NewRequest(http.MethodGet, "http://"+host+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	a := known[0].Authorizer
+	_, done, err := a.(remote.Turns).Turn(t.Context(), "mirror.test") // as a request whose token does not come
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if err := known[1].Authorizer.Authorize(t.Context(), request("registry.test")); err != nil {
+		t.Errorf("at the other host: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Authorize(ctx, request("mirror.test")); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that the wait ends with its request", err)
 	}
 }

@@ -58,6 +58,9 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" {
 		switch req.Method {
 		case http.MethodHead:
+			if req.Response != nil { // a redirect that was made for HEAD, and may be signed for it
+				break
+			}
 			return t.resolve(req)
 		case http.MethodGet:
 			if resp := t.take(req); resp != nil {
@@ -77,6 +80,11 @@ func (t *wholeTransport) resolve(req *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(get)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		// Where it leads may be signed for GET, and would be asked with HEAD.
+		resp.Body.Close()
+		return t.RoundTripper.RoundTrip(req)
 	}
 	resp.Request = req
 	if resp.StatusCode != http.StatusOK {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +79,37 @@ func TestWhole(t *testing.T) {
 				t.Errorf("resolved %+v, fetched %q", desc, data)
 			}
 			checkRequests(t, s, tc.requests...)
+		})
+	}
+}
+
+// Storage that manifests are redirected to may sign its addresses for one method.
+func TestWholeKeepsToTheMethodOfARedirect(t *testing.T) {
+	const text = `{"schemaVersion":2}`
+	right := digest.FromString(text)
+	for name, redirectsHead := range map[string]bool{"HEAD as well": true, "GET alone": false} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				signed := r.URL.Query().Get("method")
+				if signed == "" && (r.Method == http.MethodGet || redirectsHead) {
+					http.Redirect(w, r, "/storage/manifests/x?method="+r.Method, http.StatusTemporaryRedirect)
+					return
+				}
+				if signed != "" && signed != r.Method {
+					w.WriteHeader(http.StatusForbidden)
+					return
+				}
+				w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+				w.Header().Set("Docker-Content-Digest", right.String())
+				w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+				_, _ = io.WriteString(w, text) // left out of the answer to HEAD
+			}))
+			defer s.Close()
+			host := docker.RegistryHost{Client: &http.Client{Transport: &http.Transport{}}, Scheme: "http", Host: strings.TrimPrefix(s.URL, "http://"), Path: "/v2", Capabilities: resolvePull}
+			desc, data, err := resolve(t.Context(), true, host)
+			if err != nil || desc.Digest != right || string(data) != text {
+				t.Errorf("%s, %q, %v", desc.Digest, data, err)
+			}
 		})
 	}
 }

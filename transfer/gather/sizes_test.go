@@ -1,0 +1,130 @@
+package gather
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Harbor and Google's registry are known to list another size than the manifest's. The
+// digest vouches for it, and it is asked for once.
+func TestListingWithAWrongSize(t *testing.T) {
+	for _, wrong := range []int64{1200, -100} {
+		w := newWorld(t)
+		sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
+		listed := sbom
+		listed.Size += wrong
+		w.list(w.subject, listed)
+		for range 2 { // and again, when it is stored
+			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+			w.wantTied(w.subject, sbom)
+			w.wantStatus(out, discovery.Present)
+			if taken := out.Subjects[0].Taken; len(taken) != 1 || taken[0].Size != sbom.Size {
+				t.Errorf("%+v are taken, want one of %d bytes", taken, sbom.Size)
+			}
+		}
+		if n := w.asked(sbom.Digest.String()); n != 1 {
+			t.Errorf("the manifest was asked for %d times, want once", n)
+		}
+	}
+}
+
+// A layer may be empty. That is believed of the digest of nothing alone.
+func TestEmptyLayer(t *testing.T) {
+	w := newWorld(t)
+	nothing := ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString(""), Size: 0}
+	whole := w.artifact(spdx, &w.subject, nothing, w.serve("sbom"))
+	lie := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("something"), Size: 0})
+	w.list(w.subject, whole, lie)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	w.wantTied(w.subject, whole)
+	if left := out.Subjects[0].Left; len(left) != 1 || left[0].Digest != lie.Digest || strings.Contains(left[0].Reason, "max_blob_size") {
+		t.Errorf("left: %v, want the one that lies, and no limit blamed", left)
+	}
+	if info, err := w.store.Info(w.ctx, nothing.Digest); err != nil || info.Size != 0 {
+		t.Errorf("the empty layer is stored as %+v, %v", info, err)
+	}
+	if n := w.asked(nothing.Digest.String()); n != 0 {
+		t.Errorf("it was asked for %d times", n)
+	}
+}
+
+// A referrer that calls another's layer a manifest does not spoil it.
+func TestLayerThatAnotherCallsAManifest(t *testing.T) {
+	w := newWorld(t)
+	layer := w.serve("signed")
+	called := layer
+	called.MediaType = ocispec.MediaTypeImageManifest
+	honest := w.artifact(signature, &w.subject, layer)
+	w.list(w.subject, w.artifact(signature, &w.subject, called), honest)
+	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	if err := out.Enforce("image", sel); err != nil {
+		t.Error(err)
+	}
+}
+
+// What lies under cosign's tags counts from the moment it is held in memory.
+func TestCosignsTagCountsAgainstTheLimit(t *testing.T) {
+	w := newWorld(t)
+	sig := w.cosignTag(".sig")
+	w.list(w.subject)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) {
+		c.Cosign, c.Limits.MaxTotalSize = CosignAuto, sig.Size-1
+	})
+	w.wantStatus(out, discovery.Truncated)
+	if n := out.Refusals()[LimitTotalSize]; n != 1 {
+		t.Errorf("the limit refused %d, want 1: %v", n, out.Subjects[0].Left)
+	}
+}
+
+// Pulls of two repositories that bring the same content both leave their names on it.
+func TestSourcesOfSharedContentAreJoined(t *testing.T) {
+	w := newWorld(t)
+	desc := w.put([]byte("shared"))
+	var wg sync.WaitGroup
+	const repositories = 20
+	for i := range repositories {
+		config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}})
+		config.Name = fmt.Sprintf("registry.test/repository%02d:v1", i)
+		g := New(w.ctx, config)
+		defer g.Close()
+		wg.Go(func() {
+			if err := g.relabel(desc, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	info, err := w.store.Info(w.ctx, desc.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Split(info.Labels[labels.LabelDistributionSource+".registry.test"], ","); len(got) != repositories {
+		t.Errorf("%d repositories are named, want %d: %q", len(got), repositories, got)
+	}
+}
+
+// Manifests that are only read to learn their type count as well.
+func TestManifestsThatAreOnlyReadAreLimited(t *testing.T) {
+	w := newWorld(t)
+	var listed []ocispec.Descriptor
+	for i := range 4 {
+		a := w.artifact("application/vnd.unwanted", &w.subject, w.serve(fmt.Sprint(i)))
+		a.ArtifactType = ""
+		listed = append(listed, a)
+	}
+	w.list(w.subject, listed...)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
+	w.wantStatus(out, discovery.Truncated)
+	if n := w.asked("/manifests/"); n != 3 {
+		t.Errorf("%d manifests were read, want 3", n)
+	}
+}
