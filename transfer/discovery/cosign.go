@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -21,6 +20,12 @@ import (
 type CosignKind struct {
 	Suffix       string // of the tag sha256-<hex>
 	ArtifactType string // that it is taken for
+}
+
+// Tag returns the tag under which cosign stores the subject's artifact of the kind. The
+// digest must be valid.
+func (k CosignKind) Tag(subject digest.Digest) string {
+	return subject.Algorithm().String() + "-" + subject.Encoded() + k.Suffix
 }
 
 // CosignKinds are all that there are.
@@ -41,7 +46,7 @@ type CosignArtifact struct {
 // resolve tags. The artifact is nil unless the answer's status is Present.
 // cosign only ever wrote tags for sha256.
 func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind CosignKind) (*CosignArtifact, []Answer) {
-	tag := strings.Replace(subject.String(), ":", "-", 1) + kind.Suffix
+	tag := kind.Tag(subject)
 	request := "tag " + tag
 	var answers []Answer
 	add := func(h *remote.Host, code int, status Status, detail string) {

@@ -3,9 +3,83 @@ package discovery
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
+
+// FuzzListing holds what a listing promises of its referrers, whatever two pages of it
+// say: each once, each fetchable, none the subject itself, and no more than the limit.
+func FuzzListing(f *testing.F) {
+	const one = `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":7,"artifactType":"a/b"}`
+	for _, seed := range []string{
+		``, one, one + `,` + one, `{}`, `{"digest":"sha256:..?x","size":1}`, `{"digest":"","size":0}`,
+		strings.Replace(one, `"size":7`, `"size":-1`, 1), strings.Replace(one, `"size":7`, `"size":4611686018427387904`, 1),
+		strings.Replace(one, "image.manifest", "image.layer", 1), strings.Replace(one, "sha256:", "sha512:", 1),
+	} {
+		f.Add(seed, one)
+	}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		told := 0
+		var listing Listing
+		l := &lister{subject: subject, listing: &listing, found: func(page []ocispec.Descriptor) { told += len(page) }}
+		entries := 0
+		for _, page := range []string{first, second} {
+			index, err := artifact.ParseIndex([]byte(`{"schemaVersion":2,"manifests":[` + page + `]}`))
+			if err != nil {
+				return
+			}
+			entries += len(index.Manifests.List)
+			if l.take(index.Manifests) && index.Manifests.More {
+				t.Error("a page with more than the limit was taken for whole")
+			}
+		}
+		if told != len(listing.Referrers) || len(listing.Referrers)+len(listing.Rejected) > min(entries, 2*MaxEntries) {
+			t.Errorf("%d told, %d listed, %d rejected of %d", told, len(listing.Referrers), len(listing.Rejected), entries)
+		}
+		seen := map[digest.Digest]bool{}
+		for _, d := range listing.Referrers {
+			if seen[d.Digest] || d.Digest == subject || remote.Check(d, remote.MaxManifestSize) != nil ||
+				!images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
+				t.Errorf("%+v was listed", d)
+			}
+			seen[d.Digest] = true
+		}
+		for _, r := range listing.Rejected {
+			if len(r.Reason) > 400 || len(r.ArtifactType) > 400 || len(r.Digest) > 400 {
+				t.Errorf("%d, %d and %d bytes are kept of what was rejected", len(r.Reason), len(r.ArtifactType), len(r.Digest))
+			}
+		}
+	})
+}
+
+// tagName is the grammar of a tag (OCI distribution-spec, "Pulling manifests").
+var tagName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+
+// FuzzCosignTag has the tag of every valid sha256 subject be one, and name no other's.
+func FuzzCosignTag(f *testing.F) {
+	for _, d := range []string{string(subject), "sha256:00", "sha256:../x", ":", "sha512:" + strings.Repeat("0", 128)} {
+		f.Add(d)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		d := digest.Digest(value)
+		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+			return // not asked for
+		}
+		for _, kind := range CosignKinds {
+			if tag := kind.Tag(d); !tagName.MatchString(tag) || !strings.Contains(tag, d.Encoded()) || !strings.HasSuffix(tag, kind.Suffix) {
+				t.Errorf("%q: %q is no tag of it", value, tag)
+			}
+		}
+	})
+}
 
 // FuzzNextPage holds what the parser of Link is for: wherever the header leads,
 // the next request goes to the same host, with the same encryption and without

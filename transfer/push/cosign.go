@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -24,7 +23,7 @@ func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 	set := policy.SetOf(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
 	for _, kind := range discovery.CosignKinds {
 		if set != "" && policy.SetOf(policy.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
-			return strings.Replace(subject.String(), ":", "-", 1) + kind.Suffix, nil
+			return kind.Tag(subject), nil
 		}
 	}
 	return "", fmt.Errorf("its manifest names no subject, so that no one would find it in the registry: %w", errdefs.ErrFailedPrecondition)

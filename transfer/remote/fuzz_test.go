@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,9 +19,17 @@ func FuzzRetryAfter(f *testing.F) {
 		f.Add(value)
 	}
 	now := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	r := &Repository{limits: DefaultLimits}
 	f.Fuzz(func(t *testing.T, value string) {
 		if got := retryAfter(value, now); got < 0 {
 			t.Errorf("%q: %s, want no time in the past", value, got)
+		}
+		// Whatever a registry asks for, a request waits within its own limits.
+		for _, attempt := range []int{1, 2, 5, 100, math.MaxInt} {
+			got := r.wait(attempt, &http.Response{Header: http.Header{"Retry-After": {value}}})
+			if most := max(r.limits.RetryAfter, r.limits.Backoff<<10); got < 0 || got > most {
+				t.Errorf("%q, attempt %d: waits %s, want %s at most", value, attempt, got, most)
+			}
 		}
 	})
 }
