@@ -95,6 +95,7 @@ func (s *said) configurations() {
 	for _, plugin := range []string{
 		"max_refs = 3\n", `timeout = "0s"`, `timeout = "30 seconds"`, `max_blob_size = "32 megs"`,
 		strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), rule(`artifact_types = ["signature"]`),
+		strings.ReplaceAll(everything, `"**"`, `"library/alpine"`), rule(`artifact_types = ["!sboms"]`, `required = ["sboms"]`),
 	} {
 		s.add(startDaemon(s.t, daemon.Config{Disabled: daemon.Active, Plugin: plugin, MayFail: true}).Log())
 	}
@@ -108,10 +109,14 @@ func (s *said) failures() {
 	s.pull(active(everything), forbid)
 	s.pull(active(rule(`artifact_types = ["all"]`, `on_error = "fail"`)), forbid)
 	s.pull(active(rule(`required = ["application/vnd.example.approval"]`)), nil)
+	s.pull(active(everything), func(r *registry.Registry) { r.Fail(registry.ReferrersFail(http.StatusMethodNotAllowed)) })
 	reg := startRegistry(s.t, registry.Olareg)
 	wholeFixture(s.f, s.t, reg)
 	d := startDaemon(s.t, active(everything))
 	s.add(fmt.Sprint(clientPull(s.t, d, reg.Host+"/app:v1", &api.Selection{ArtifactTypes: []string{"signature"}})))
+	// What is required is denied by another name, and taken by a client.
+	d = startDaemon(s.t, active(rule(`artifact_types = ["!signatures"]`, `required = ["application/vnd.cncf.notary.signature"]`)))
+	s.add(fmt.Sprint(clientPull(s.t, d, reg.Host+"/app:v1", &api.Selection{ArtifactTypes: []string{"all"}})))
 }
 
 func (s *said) limits() {
