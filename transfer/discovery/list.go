@@ -157,7 +157,7 @@ func (l *lister) list(ctx context.Context) Status {
 			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
 		link, err := nextPage(a.Header, a.URL)
-		if link != nil && !remote.SameOrigin(a.URL, next) {
+		if link != nil && !remote.SameHost(a.URL, next) {
 			// Its pages would be asked for with the registry's credentials.
 			err = fmt.Errorf("the listing was redirected to %s, whose further pages are not followed: %w", a.URL.Host, errdefs.ErrPermissionDenied)
 		}

@@ -23,7 +23,7 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 	case linkLocal(req.URL.Hostname()) && !linkLocal(first.URL.Hostname()):
 		return fmt.Errorf("refused redirect to the link-local address %s: %w", req.URL.Hostname(), errdefs.ErrPermissionDenied)
 	}
-	if !sameHost(req.URL, first.URL) {
+	if !SameHost(req.URL, first.URL) {
 		kept := http.Header{}
 		for _, key := range []string{"Accept", "Accept-Encoding", "User-Agent"} {
 			kept.Set(key, req.Header.Get(key))
@@ -35,11 +35,11 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 
 // SameOrigin says whether two addresses have the same scheme, host and port, however
 // they spell them: "r.test:443" is "r.test" for https (RFC 3986, section 6.2.3).
-func SameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && sameHost(a, b) }
+func SameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && SameHost(a, b) }
 
-// sameHost is SameOrigin but for the scheme: what answers http at a host's port may lead
-// to https at its own.
-func sameHost(a, b *url.URL) bool {
+// SameHost is SameOrigin but for the scheme: what answers http at a host's port may lead
+// to https there, and containerd falls back from https to http where a registry is local.
+func SameHost(a, b *url.URL) bool {
 	if a.Scheme == b.Scheme {
 		return strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
 	}
