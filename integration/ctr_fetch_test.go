@@ -95,12 +95,17 @@ func TestFetchSelects(t *testing.T) {
 	}{
 		{"a type", []string{"--artifact-type", "vex/openvex"}, []string{fixture.VEX}},
 		{"the rule's depth", []string{"--artifact-type", "all"}, []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.VEX}},
-		{"a depth of its own", []string{"--artifact-type", "sboms", "--artifact-type", "signatures", "--depth", "2"}, []string{fixture.CosignSignature, fixture.Notation, fixture.SBOM, fixture.SBOM + "/" + fixture.SBOMSignature}},
+		{"no more than the rule's depth", []string{"--artifact-type", "sboms", "--artifact-type", "signatures", "--depth", "2"}, []string{fixture.CosignSignature, fixture.Notation, fixture.SBOM}},
+		{"less than the rule's depth", []string{"--artifact-type", "sboms", "--artifact-type", "signatures", "--depth", "1"}, []string{fixture.CosignSignature, fixture.Notation, fixture.SBOM}},
 		{"another platform", []string{"--artifact-type", "sboms", "--platform", "linux/arm64"}, []string{fixture.SBOMARM64}},
 		{"all platforms", []string{"--artifact-type", "sboms", "--all-platforms"}, []string{fixture.SBOM, fixture.SBOMARM64}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["!text/plain"]`, "depth = 1"), `"!text/plain"`, ``)))
+			ruleDepth := "depth = 1"
+			if strings.Contains(tc.name, "less than") {
+				ruleDepth = "depth = 2"
+			}
+			d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["!text/plain"]`, ruleDepth), `"!text/plain"`, ``)))
 			pull(t, d, image)
 			wantNames(t, f, ls(t, d, image))
 			referrers(t, d, append(append([]string{"fetch"}, tc.flags...), image)...).want(t, 0)

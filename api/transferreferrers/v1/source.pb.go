@@ -85,8 +85,9 @@ func (x *Source) GetSelection() *Selection {
 }
 
 // Selection is a client's wish about the referrers of one transfer. On a pull it
-// replaces the artifact types and the depth of the operator's rule. It never lifts
-// what the rule requires, nor a limit. On a push it has the stored referrers carried.
+// replaces the artifact types of the operator's rule, and may lower its depth. It
+// never lifts what the rule requires, nor a limit. On a push it has the stored
+// referrers carried.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// artifact_types are exact media types, globs ("application/vnd.example.*"),
@@ -96,8 +97,8 @@ type Selection struct {
 	// nothing.
 	ArtifactTypes []string `protobuf:"bytes,1,rep,name=artifact_types,json=artifactTypes,proto3" json:"artifact_types,omitempty"`
 	// depth is how many levels of referrers a pull takes: 1 takes those of the image,
-	// 2 also theirs, at most 8. 0 leaves the rule's own depth as it is. A push passes
-	// over it.
+	// 2 also theirs, and so on to 8, but no more than the rule says. 0 leaves the
+	// rule's own depth as it is. A push passes over it.
 	Depth         int32 `protobuf:"varint,2,opt,name=depth,proto3" json:"depth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
