@@ -92,6 +92,27 @@ func TestRow17Cycles(t *testing.T) {
 	}
 }
 
+// However often an index names a manifest, and whatever refers to it in a circle, it is
+// asked about once.
+func TestRow17SubjectsAreAskedAboutOnce(t *testing.T) {
+	w := newWorld(t)
+	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
+	w.list(w.subject, sbom)
+	w.list(sbom, w.subject, sbom) // a listing may say what no manifest can
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetAll}, Depth: 8}))
+	defer g.Close()
+	for range 3 {
+		g.Image(w.subject)
+	}
+	g.Image(sbom) // and as a part of the image
+	g.Wait(w.ctx)
+	for _, subject := range []ocispec.Descriptor{w.subject, sbom} {
+		if n := w.asked("/referrers/" + subject.Digest.String()); n != 1 {
+			t.Errorf("%s was asked about %d times, want once", subject.Digest, n)
+		}
+	}
+}
+
 func TestRow18SubjectOfAnother(t *testing.T) {
 	w := newWorld(t)
 	other := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
