@@ -43,7 +43,9 @@ func (o *Outcome) missing(sel *policy.Selection) []string {
 	var missing []string
 	for i, s := range o.Subjects {
 		root := i == 0
-		if !s.Image || images.IsIndexType(s.MediaType) && !(root && manifests == 0) {
+		// An index counts only where no manifest below it does.
+		alone := root && manifests == 0
+		if !s.Image || images.IsIndexType(s.MediaType) && !alone {
 			continue
 		}
 		for _, m := range sel.Missing(withParents(s, bySubject)) {

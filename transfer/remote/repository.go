@@ -195,7 +195,8 @@ func (h *Host) await(end context.CancelCauseFunc) (done func()) {
 func (h *Host) markDown(err error) {
 	var op *net.OpError
 	var dns *net.DNSError
-	if !errors.As(err, new(timeoutError)) && !errors.As(err, &dns) && !(errors.As(err, &op) && op.Op == "dial") {
+	unconnected := errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+	if !unconnected && !errors.As(err, new(timeoutError)) {
 		return
 	}
 	h.mu.Lock()
