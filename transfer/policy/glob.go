@@ -2,14 +2,11 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/net/idna"
 )
 
 // glob is a compiled pattern. Its matcher is an RE2 expression, so that no
@@ -52,11 +49,15 @@ func repositoryGlob(pattern string) (glob, error) {
 	case strings.HasPrefix(pattern, "/") || strings.HasSuffix(pattern, "/") || strings.Contains(pattern, "//"):
 		return fail("has an empty path component", `write registry.example.com/prod/** for all below prod`)
 	}
-	if _, path, ok := strings.Cut(pattern, "/"); ok && strings.Contains(path, ":") {
+	registry, path, _ := strings.Cut(pattern, "/")
+	if strings.Contains(path, ":") {
 		return fail("has a tag", "rules match repositories, without tag or digest")
 	}
-	if registry, _, _ := strings.Cut(pattern, "/"); registry == pattern && !strings.Contains(pattern, "**") || !isRegistry(registry) {
+	if registry == pattern && !strings.Contains(pattern, "**") || !isRegistry(registry) {
 		return fail("has no registry, and so matches no repository", `write it in full, "docker.io/library/alpine"; a registry without a domain has its port, "registry:443/app"`)
+	}
+	if what, remedy := unmatchable(registry, path); what != "" {
+		return fail(what, remedy)
 	}
 	return glob{
 		text: pattern,
@@ -65,52 +66,53 @@ func repositoryGlob(pattern string) (glob, error) {
 	}, nil
 }
 
-// isRegistry says whether the first component of a pattern can be a registry, by the
-// rule that tells "registry.example.com/app" from "library/alpine" wherever short names
-// are allowed.
-func isRegistry(component string) bool {
-	return strings.ContainsAny(component, ".:*") || component == "localhost"
-}
-
-// normalizeRepository gives a repository one name, so that a rule is not missed for how
-// a reference is spelt. A registry's host is the same in any case, with a default port or
-// without, as a fully qualified name, in Unicode or in Punycode; an address has several
-// forms; and Docker Hub has several names, and official images below "library".
-func normalizeRepository(name string) string {
-	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
-	if !ok {
-		return registry
-	}
-	host, port := registry, ""
-	if i := strings.LastIndexByte(registry, ':'); i > strings.LastIndexByte(registry, ']') {
-		host, port = registry[:i], registry[i:]
-		if n, err := strconv.ParseUint(port[1:], 10, 16); port == ":" || err == nil && (n == 443 || n == 80) {
-			port = ""
+// unmatchable finds what keeps a pattern from matching any repository at all, which
+// a slip of the pen does in silence, and what to write instead; "" where nothing does.
+// A star may stand for a letter wherever it may stand for anything else, so that the
+// pattern matches a name exactly where it is one with "0" for its stars.
+func unmatchable(registry, path string) (what, remedy string) {
+	host, port, ok := cutPort(registry)
+	if digits := strings.ReplaceAll(port, "*", ""); ok && digits != "" {
+		if n, err := strconv.ParseUint(digits, 10, 16); err != nil || n == 0 {
+			return fmt.Sprintf("has a port %q that no registry has", port), `write its number, "registry.example.com:5000/app", or "*" for any`
 		}
 	}
-	switch host = normalizeHost(host); host {
-	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
-		host = "docker.io"
+	switch {
+	case strings.ContainsAny(host, "[]"):
+		if !ipv6Glob.MatchString(host) {
+			return "has brackets that hold no IPv6 address", `the wildcards are "*" (within one component) and "**" (across slashes); an address is written "[::1]:5000/app"`
+		}
+	case !hostName.MatchString(withoutStars(host)):
+		return fmt.Sprintf("has a registry %q that no host is named", host), "write it as references do: registry.example.com/prod/**"
 	}
-	if host == "docker.io" && !strings.Contains(path, "/") && !strings.Contains(path, "**") {
-		path = "library/" + path
+	if path == "" {
+		return "", ""
 	}
-	return host + port + "/" + path
+	for component := range strings.SplitSeq(path, "/") {
+		switch {
+		case strings.ContainsAny(component, "[]"):
+			return "has a character that no repository name has", `the wildcards are "*" (within one component) and "**" (across slashes)`
+		case !pathComponent.MatchString(withoutStars(component)):
+			return fmt.Sprintf("has a component %q that no repository name has", component), `write letters and digits, joined by one of ".", "_", "__" and "-"`
+		}
+	}
+	return "", ""
 }
 
-// normalizeHost does with a host what net/http does before it connects.
-func normalizeHost(host string) string {
-	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		if addr.Is6() {
-			return "[" + addr.String() + "]"
-		}
-		return addr.String()
-	}
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil && strings.ContainsFunc(host, func(c rune) bool { return c >= utf8.RuneSelf }) {
-		host = ascii
-	}
-	return strings.TrimSuffix(host, ".")
-}
+func withoutStars(pattern string) string { return stars.ReplaceAllLiteralString(pattern, "0") }
+
+var (
+	stars = regexp.MustCompile(`\*+`)
+	// ipv6Glob is an address of digits, colons and stars; what is wrong with its
+	// digits is not looked for.
+	ipv6Glob = regexp.MustCompile(`^\[[0-9a-fA-F:.*]*[:*][0-9a-fA-F:.*]*\]$`)
+	// hostName is a name in DNS, with underscores, which registries of test beds
+	// have, and with or without the dot of a fully qualified one.
+	hostName = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?$`)
+	// pathComponent is the OCI distribution-spec's, "Pulling manifests": <name>; in
+	// any case, since patterns are compared in lower.
+	pathComponent = regexp.MustCompile(`^[a-zA-Z0-9]+((\.|_|__|-+)[a-zA-Z0-9]+)*$`)
+)
 
 // compileGlob turns every "**" into "anything" and every "*" into star.
 func compileGlob(pattern, star string) *regexp.Regexp {

@@ -50,6 +50,18 @@ func TestRepositoryGlob(t *testing.T) {
 			pattern: "[::1]:5000/app", // an address, no character class
 			match:   []string{"[::1]:5000/app"},
 			differ:  []string{"1:5000/app", "::5000/app"},
+		}, {
+			pattern: "[fd00:*]/**",
+			match:   []string{"[fd00::1]/app"},
+			differ:  []string{"[fe80::1]/app"},
+		}, {
+			pattern: "registry_1:50*/a__b/c---*.d",
+			match:   []string{"registry_1:5000/a__b/c---x.d", "registry_1:50/a__b/c---1.d"},
+			differ:  []string{"registry_1:6000/a__b/c---x.d", "registry_1:5000/a_b/c---x.d"},
+		}, {
+			pattern: "*.example.com/team*.*/*_*",
+			match:   []string{"registry.example.com/team.a/b_c", "a.b.example.com/team-1.x/y__z"},
+			differ:  []string{"registry.example.com/team/b_c"},
 		},
 	} {
 		t.Run(tc.pattern, func(t *testing.T) {
@@ -94,6 +106,22 @@ func TestRepositoryGlobRejects(t *testing.T) {
 		{"myorg/**", "has no registry", "registry:443/app"},
 		{"registry.example.com/app:v1", "has a tag", "without tag or digest"},
 		{"localhost:5000/app:v*", "has a tag", "without tag or digest"},
+		{"registry.example.com/[a-z]*", "character that no repository name has", wildcards},
+		{"registry[12].example.com/**", "brackets that hold no IPv6 address", wildcards},
+		{"[::1/app", "brackets that hold no IPv6 address", `"[::1]:5000/app"`},
+		{"[a-z]*:5000/app", "brackets that hold no IPv6 address", wildcards},
+		{"registry.example.com:port/**", `port "port" that no registry has`, "write its number"},
+		{"registry.example.com:99999/**", `port "99999" that no registry has`, `or "*" for any`},
+		{"registry.example.com:0/**", `port "0" that no registry has`, "write its number"},
+		{"registry.example.com:50x*/**", `port "50x*" that no registry has`, "write its number"},
+		{"::1/app", `registry ":" that no host is named`, "registry.example.com/prod/**"},
+		{"registry..example.com/app", `registry "registry..example.com" that no host is named`, "as references do"},
+		{"-registry.example.com/app", "that no host is named", "as references do"},
+		{":5000/app", `registry "" that no host is named`, "as references do"},
+		{"registry.example.com/prod/..", `component ".." that no repository name has`, "letters and digits"},
+		{"registry.example.com/./app", `component "." that no repository name has`, "letters and digits"},
+		{"registry.example.com/*..b", `component "*..b" that no repository name has`, "letters and digits"},
+		{"registry.example.com/-app*", `component "-app*" that no repository name has`, "letters and digits"},
 	} {
 		t.Run(tc.pattern, func(t *testing.T) {
 			t.Parallel()

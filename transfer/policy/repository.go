@@ -1,0 +1,65 @@
+package policy
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// isRegistry says whether the first component of a pattern can be a registry, by the
+// rule that tells "registry.example.com/app" from "library/alpine" wherever short names
+// are allowed.
+func isRegistry(component string) bool {
+	return strings.ContainsAny(component, ".:*") || component == "localhost"
+}
+
+// normalizeRepository gives a repository one name, so that a rule is not missed for how
+// a reference is spelt. A registry's host is the same in any case, with a default port or
+// without, as a fully qualified name, in Unicode or in Punycode; an address has several
+// forms; and Docker Hub has several names, and official images below "library".
+func normalizeRepository(name string) string {
+	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
+	if !ok {
+		return registry
+	}
+	host, port, ok := cutPort(registry)
+	if n, err := strconv.ParseUint(port, 10, 16); !ok || port == "" || err == nil && (n == 443 || n == 80) {
+		port = ""
+	} else {
+		port = ":" + port
+	}
+	switch host = normalizeHost(host); host {
+	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
+		host = "docker.io"
+	}
+	if host == "docker.io" && !strings.Contains(path, "/") && !strings.Contains(path, "**") {
+		path = "library/" + path
+	}
+	return host + port + "/" + path
+}
+
+// cutPort cuts a registry around the colon before its port, which no colon of an IPv6
+// address is.
+func cutPort(registry string) (host, port string, ok bool) {
+	if i := strings.LastIndexByte(registry, ':'); i > strings.LastIndexByte(registry, ']') {
+		return registry[:i], registry[i+1:], true
+	}
+	return registry, "", false
+}
+
+// normalizeHost does with a host what net/http does before it connects.
+func normalizeHost(host string) string {
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		if addr.Is6() {
+			return "[" + addr.String() + "]"
+		}
+		return addr.String()
+	}
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil && strings.ContainsFunc(host, func(c rune) bool { return c >= utf8.RuneSelf }) {
+		host = ascii
+	}
+	return strings.TrimSuffix(host, ".")
+}
