@@ -50,7 +50,7 @@ func TestReadmeSays(t *testing.T) {
 			t.Errorf("no daemon says what the README has: %s%s", says, line)
 		}
 	}
-	for module, says := range map[string]string{"go.mod": "with containerd %s and later", "cmd/go.mod": "are containerd %s;", "cmd/lts/go.mod": "on %s, the LTS"} {
+	for module, says := range map[string]string{"go.mod": "with containerd %s and later", "cmd/go.mod": "use containerd %s;", "cmd/lts/go.mod": "on %s, the LTS"} {
 		text, err := os.ReadFile("../" + module)
 		if err != nil {
 			t.Fatal(err)
