@@ -2,7 +2,7 @@
 // - signatures, attestations, SBOMs - to the node with the image.
 //
 // Import it for its side effect, next to containerd's own plugins, and disable
-// the two stock plugins that it stands in for:
+// the two stock plugins that it replaces:
 //
 //	disabled_plugins = ["io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer"]
 //
@@ -19,7 +19,7 @@
 //	transfer/gather     one pull's work: subjects in, content store out
 //	transfer/discovery  what refers to one subject, and how well that is known
 //	transfer/remote     bounded requests to a repository's registry hosts
-//	transfer/artifact   reading manifests that strangers wrote
+//	transfer/artifact   reading manifests from untrusted sources
 //	transfer/labels     the labels that tie referrers to their subjects
 //	transfer/stored     reading an image's referrers back from the store
 //	transfer/archive    exporting images with their referrers
@@ -92,7 +92,7 @@ func init() {
 	})
 }
 
-// enabled says whether the operator left a stock plugin enabled.
+// enabled reports whether the operator left a stock plugin enabled.
 func enabled(ic *plugin.InitContext, t plugin.Type, id string) bool {
 	return ic.Plugins().Get(t, id) != nil
 }

@@ -133,7 +133,7 @@ func (a *ahead) referrers(ctx context.Context, t *Transferrer, of []stored.Refer
 	}
 }
 
-// asksTag says whether the gather will ask for the tag of cosign's, if the listing is
+// asksTag reports whether the gather will ask for the tag of cosign's, if the listing is
 // as it was.
 func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []stored.Referrer, kind discovery.CosignKind, selection *policy.Selection) bool {
 	if t.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {

@@ -186,7 +186,7 @@ func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
 	return fetcherRegistry{f}, nil
 }
 
-// finish waits for the referrers, says whether the pull may succeed, and if so ties
+// finish waits for the referrers, reports whether the pull may succeed, and if so ties
 // what came. A pull that is refused leaves the labels of an image that is there
 // already as they are.
 func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {

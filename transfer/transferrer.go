@@ -37,7 +37,7 @@ type Config struct {
 	Policy *policy.Policy
 	Limits gather.Limits
 	Cosign gather.CosignTags
-	// Complete says whether an OCIRegistry that arrives knows all that its
+	// Complete reports whether an OCIRegistry that arrives knows all that its
 	// client sent. One that containerd's own gRPC service made does not: it
 	// has lost the hosts directory and the scheme, and is used as it comes.
 	Complete func() bool

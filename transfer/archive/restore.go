@@ -107,7 +107,7 @@ func Keep(ctx context.Context, store content.Store, index digest.Digest, carried
 	return stored.Label(ctx, store, info, labels.Children(kept...))
 }
 
-// isLeftOut says whether an error is of the archive and not of the store.
+// isLeftOut reports whether an error is of the archive and not of the store.
 func isLeftOut(err error) bool {
 	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err)
 }
@@ -135,7 +135,7 @@ func keep(ctx context.Context, store content.Store, subject digest.Digest, desc 
 	return keepContent(ctx, store, desc, m, add, 0)
 }
 
-// holdsStatements says whether a manifest's layers are in-toto statements: of what
+// holdsStatements reports whether a manifest's layers are in-toto statements: of what
 // looks like an image and does not tell its type, BuildKit's attestations alone have
 // such (BuildKit, "Image Attestation Storage").
 func holdsStatements(m *artifact.Manifest) bool {

@@ -1,4 +1,4 @@
-// Package artifact reads manifests and indexes that strangers wrote: what type
+// Package artifact reads manifests and indexes from untrusted sources: what type
 // of artifact they are, which subject they refer to and what content they name.
 // It reads bounded bytes into bounded structures and does no I/O.
 package artifact

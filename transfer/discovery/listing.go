@@ -93,7 +93,7 @@ type Answer struct {
 	Detail  string
 }
 
-// Shorten cuts what a stranger wrote to a length that logs and error messages
+// Shorten cuts text from the network to a length that logs and error messages
 // bear.
 func Shorten(s string) string {
 	const most = 300

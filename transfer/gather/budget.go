@@ -19,7 +19,7 @@ const (
 // budget is what is left of maxTold; all subjects of a pull share it.
 type budget struct{ spent atomic.Int64 }
 
-// spend says whether n more entries may be kept.
+// spend reports whether n more entries may be kept.
 func (b *budget) spend(n int) bool { return b.spent.Add(int64(n)) <= maxTold }
 
 // note records what was left, and that the status can be no better than given. Over

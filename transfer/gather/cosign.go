@@ -58,7 +58,7 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	}
 }
 
-// holdsSet says whether a candidate is, or may turn out to be, of the type's set.
+// holdsSet reports whether a candidate is, or may turn out to be, of the type's set.
 func holdsSet(candidates []candidate, artifactType string) bool {
 	set := policy.SetOf(policy.Referrer{ArtifactType: artifactType})
 	return slices.ContainsFunc(candidates, func(c candidate) bool {
@@ -66,7 +66,7 @@ func holdsSet(candidates []candidate, artifactType string) bool {
 	})
 }
 
-// needs says whether an artifact of the type would satisfy what is required and what was
+// needs reports whether an artifact of the type would satisfy what is required and what was
 // taken does not: a rule may require cosign's own type, and not any signature.
 func (s *subject) needs(sel *policy.Selection, artifactType string) bool {
 	s.mu.Lock()

@@ -243,7 +243,7 @@ func (g *Gather) blob(parent, desc ocispec.Descriptor, data []byte) error {
 	return b.err
 }
 
-// isNothing says whether content has no bytes, and the digest of none. No other size of 0
+// isNothing reports whether content has no bytes, and the digest of none. No other size of 0
 // is believed.
 func isNothing(desc ocispec.Descriptor) bool {
 	return desc.Size == 0 && desc.Digest.Validate() == nil && desc.Digest.Algorithm().FromBytes(nil) == desc.Digest

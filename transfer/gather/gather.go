@@ -1,11 +1,10 @@
-// Package gather does one pull's work: from the subjects of the image that is
-// being pulled, through what a registry says refers to them and what policy
-// chooses of it, into the content store.
+// Package gather brings the referrers of one pull into the content store: it lists
+// the referrers of each subject, lets the policy choose, and fetches what it chose.
 //
-// A [Gather] runs beside the image's own dispatch and never in its path. It is
-// made when the image has been resolved, is told of every subject by
-// [Gather.Image], and is joined by [Gather.Wait], which ties what came to its
-// subjects and says what is known of each.
+// A [Gather] runs in parallel with the image's own dispatch and never in its path.
+// [New] makes one when the image has been resolved; [Gather.Image] adds a subject;
+// [Gather.Wait] waits for all of it and returns the [Outcome]; and [Gather.Tie] ties
+// the referrers to their subjects, once [Outcome.Enforce] has let the pull succeed.
 package gather
 
 import (
@@ -32,8 +31,8 @@ import (
 
 // Registry is where referrers come from. discovery.Registry is one.
 type Registry interface {
-	// ListEach says what refers to the subject, and calls found with the
-	// referrers of each page as soon as they are known.
+	// ListEach lists the referrers of the subject, and calls found with those of
+	// each page as soon as it has been read.
 	ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error)
 	// CosignTag looks for what cosign stored under a tag of its own.
 	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer)
@@ -100,7 +99,7 @@ type Config struct {
 	// Dry stores nothing: manifests are read to judge by them, and blobs are
 	// held against the limits.
 	Dry bool
-	// Keep lets go of nothing that is stored, even where the rule prunes.
+	// Keep removes no stored referrer, even if the rule prunes.
 	Keep bool
 	// Progress, if not nil, is told of what comes in. It must be safe for
 	// concurrent use.

@@ -27,7 +27,7 @@ func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
 	return cw, err
 }
 
-// whole says whether an ingest needs nothing but to be committed: another namespace
+// whole reports whether an ingest needs nothing but to be committed: another namespace
 // holds the content, and the store shares it, or a daemon that was killed had
 // received all of it. Its length alone says nothing: those bytes may be wrong. (The
 // store counts in sha256 what it has received; of other algorithms it is fetched

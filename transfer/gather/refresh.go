@@ -43,7 +43,7 @@ func (k *known) listing(l discovery.Listing) {
 	}
 }
 
-// byRegistry says whether the registry itself, rather than a mirror alone, answered.
+// byRegistry reports whether the registry itself, rather than a mirror alone, answered.
 func byRegistry(answers []discovery.Answer) bool {
 	return slices.ContainsFunc(answers, func(a discovery.Answer) bool {
 		return !a.Mirror && (a.Status == discovery.Present || a.Status == discovery.Absent)
@@ -66,7 +66,7 @@ func (k *known) tag(artifactType string, found *discovery.CosignArtifact, answer
 	k.tags[artifactType] = true
 }
 
-// answers says whether the pull asked where the referrer would be found, and was
+// answers reports whether the pull asked where the referrer would be found, and was
 // answered in full.
 func (k *known) answers(referrer map[string]string) bool {
 	switch artifactType := referrer[labels.ArtifactType]; artifactType {

@@ -12,7 +12,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
-// Enforce says whether the pull may succeed under the selection: what is required
+// Enforce reports whether the pull may succeed under the selection: what is required
 // must have been found on each of the image's manifests that were pulled, or on an
 // index that holds it, and where the rule says so nothing may be unknown. The error is
 // errdefs.ErrFailedPrecondition and names what is missing and why.

@@ -51,7 +51,7 @@ func (s sourceLabel) add(add, existing map[string]string) {
 	}
 }
 
-// only says whether content came from the source's repository and no other.
+// only reports whether content came from the source's repository and no other.
 func (s sourceLabel) only(existing map[string]string) bool {
 	return s.locator != "" && existing[labels.Source] == s.locator
 }

@@ -174,7 +174,7 @@ func (s *subject) setRoom(n int) {
 	s.room = n
 }
 
-// hasRoom says whether a referrer that its manifest decided on is within the cap.
+// hasRoom reports whether a referrer that its manifest decided on is within the cap.
 func (s *subject) hasRoom() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -120,7 +120,7 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 	return m, reason, g.children(c.Descriptor, m, 0)
 }
 
-// isImage says whether the digest is a manifest or index of the image itself.
+// isImage reports whether the digest is a manifest or index of the image itself.
 func (g *Gather) isImage(dgst digest.Digest) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,7 +128,7 @@ func (g *Gather) isImage(dgst digest.Digest) bool {
 	return s != nil && s.image.Load()
 }
 
-// attests says whether what the image's index calls an attestation is one: BuildKit's
+// attests reports whether what the image's index calls an attestation is one: BuildKit's
 // manifests hold in-toto statements and call themselves what they are, or nothing. Any
 // other type has to name its subject itself.
 func attests(m *artifact.Manifest) bool {

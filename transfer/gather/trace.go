@@ -14,7 +14,7 @@ import (
 
 // The spans of a pull's referrers: one for the gather, beneath the span of the
 // pull, and beneath it one for each listing, each tag of cosign's that was asked
-// for and each referrer. What strangers wrote is cut before it becomes an
+// for and each referrer. Text from the network is cut before it becomes an
 // attribute. Where containerd does not trace they cost next to nothing.
 
 func startSpan(ctx context.Context, operation string, opts ...tracing.SpanOpt) (context.Context, *tracing.Span) {

@@ -1,10 +1,10 @@
-// Package policy says which referrers of an image to take, and why.
+// Package policy decides which referrers of an image to take, and why.
 //
 // An operator writes rules; each rule names repositories, the artifact types to
 // take from them and the types that must be there. [New] checks and compiles the
-// rules, [Policy.Select] picks the one that governs a pull and narrows it by what
-// the client sent, [Selection.Decide] judges one referrer, and
-// [Selection.Missing] names what a pull lacks at its end.
+// rules, [Policy.Select] picks the one that governs a pull and replaces its artifact
+// types by those that the client sent, [Selection.Decide] judges one referrer, and
+// [Selection.Missing] names the required types that a pull lacks at its end.
 //
 // The package is pure: values in, values out, no I/O and no clock.
 package policy
@@ -16,12 +16,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// OnError says what the status "unknown" does to a pull.
+// OnError is what the status "unknown" does to a pull.
 type OnError string
 
 const (
-	// Warn lets the pull go on; the log and the status label tell. It is the
-	// default.
+	// Warn lets the pull go on, with a warning in the log and the status label.
+	// It is the default.
 	Warn OnError = "warn"
 	// Fail fails the pull.
 	Fail OnError = "fail"
@@ -35,8 +35,8 @@ const DefaultDepth = 2
 // for every referrer of the level above.
 const MaxDepth = 8
 
-// DefaultArtifactTypes is what the rule takes that stands in when an operator
-// wrote no rules at all.
+// DefaultArtifactTypes is what the built-in rule takes, which governs every pull if
+// the operator wrote no rules at all.
 var DefaultArtifactTypes = []string{SetSignatures, SetAttestations}
 
 // Rule is one rule as the operator writes it.
@@ -55,8 +55,8 @@ type Rule struct {
 	Depth int `toml:"depth"`
 	// OnError is "warn" or "fail"; empty means "warn".
 	OnError OnError `toml:"on_error"`
-	// Prune lets go of a stored referrer that the registry no longer lists, when
-	// the image is pulled again. False keeps it.
+	// Prune removes a stored referrer that the registry no longer lists when the
+	// image is pulled again. False keeps it.
 	Prune bool `toml:"prune"`
 }
 

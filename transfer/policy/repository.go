@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// isRegistry says whether the first component of a pattern can be a registry, by the
+// isRegistry reports whether the first component of a pattern can be a registry, by the
 // rule that tells "registry.example.com/app" from "library/alpine" wherever short names
 // are allowed.
 func isRegistry(component string) bool {

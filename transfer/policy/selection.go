@@ -49,8 +49,9 @@ type Decision struct {
 	Reason  string
 }
 
-// Selection is what one pull asks for: the rule that governs it, narrowed by
-// what the client sent. It is safe for concurrent use.
+// Selection is what one pull asks for: the rule that governs it, with the artifact
+// types and the depth that the client sent in place of its own. What the rule
+// requires stays. It is safe for concurrent use.
 type Selection struct {
 	rule    rule
 	pattern string // of rule.repositories, that which matched
@@ -78,7 +79,7 @@ func (s *Selection) WithDepth(depth int) (*Selection, error) {
 // OnError returns what an unknown status does to the pull.
 func (s *Selection) OnError() OnError { return s.rule.onError }
 
-// Prune says whether a pull lets go of what the registry no longer lists.
+// Prune reports whether a pull removes what the registry no longer lists.
 func (s *Selection) Prune() bool { return s.rule.prune }
 
 // Empty says that the selection takes and requires nothing, so that no registry
@@ -186,7 +187,7 @@ func (s *Selection) judge(as reading, r Referrer) Decision {
 	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.Origin(), r.ArtifactType)}
 }
 
-// Wants says whether a referrer of that artifact type would be taken.
+// Wants reports whether a referrer of that artifact type would be taken.
 func (s *Selection) Wants(artifactType string) bool {
 	return s.DecideManifest(Referrer{ArtifactType: artifactType}).Verdict == Take
 }

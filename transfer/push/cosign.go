@@ -66,7 +66,7 @@ func isManifest(a *remote.Answer) bool {
 	return err == nil
 }
 
-// holdsAll says whether one manifest has all layers of the other, with all that is
+// holdsAll reports whether one manifest has all layers of the other, with all that is
 // said of them: a signature of cosign's is an annotation of its layer.
 func holdsAll(all, some []byte) bool {
 	there := map[string]bool{}

@@ -73,7 +73,7 @@ func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string
 	return a, err
 }
 
-// Check says whether a descriptor may be fetched at all: its digest is well
+// Check reports whether a descriptor may be fetched at all: its digest is well
 // formed and of an algorithm that can be verified, its types are no longer than
 // types are, and its size is from 1 to limit. It must pass before the digest
 // becomes part of a URL. The error is errdefs.ErrInvalidArgument, or
@@ -185,7 +185,7 @@ func (r *Repository) eachHost(try func(*Host) error) error {
 	return first
 }
 
-// Verify says whether the data is what the descriptor, whose digest must be
+// Verify reports whether the data is what the descriptor, whose digest must be
 // valid, promises. The error is
 // errdefs.ErrFailedPrecondition.
 func Verify(data []byte, desc ocispec.Descriptor) error {

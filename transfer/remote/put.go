@@ -36,7 +36,7 @@ func (r *Repository) ForPush() (*Repository, error) {
 	}, nil
 }
 
-// Has says whether the host has the manifest or index. An answer other than yes or
+// Has reports whether the host has the manifest or index. An answer other than yes or
 // no is an error.
 func (r *Repository) Has(ctx context.Context, h *Host, mediaType string, dgst digest.Digest) (bool, error) {
 	q := request{method: http.MethodHead, url: r.URL(h, "manifests", dgst.String()), accept: mediaType + ", */*"}

@@ -33,7 +33,7 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 	return nil
 }
 
-// SameOrigin says whether two addresses have the same scheme, host and port, however
+// SameOrigin reports whether two addresses have the same scheme, host and port, however
 // they spell them: "r.test:443" is "r.test" for https (RFC 3986, section 6.2.3).
 func SameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && SameHost(a, b) }
 

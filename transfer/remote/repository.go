@@ -36,7 +36,7 @@ type Limits struct {
 	// end.
 	Stall      time.Duration
 	StallBytes int64
-	// Attempts is how often a request that failed in passing is made in all.
+	// Attempts is how often a request that failed temporarily is made in all.
 	Attempts int
 	// Backoff is the wait before the second attempt; it doubles, with jitter.
 	Backoff time.Duration
@@ -158,7 +158,7 @@ func (r *Repository) HostsWithAny(capabilities ...docker.HostCapabilities) []*Ho
 	return out
 }
 
-// IsMirror says whether the host stands in for the registry, which it is then
+// IsMirror reports whether the host is a mirror of the registry, which it is then
 // told with the parameter "ns".
 func (r *Repository) IsMirror(h *Host) bool {
 	registry := r.spec.Hostname()

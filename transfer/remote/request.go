@@ -51,7 +51,7 @@ func (r *Repository) get(ctx context.Context, h *Host, u *url.URL, accept string
 }
 
 // perform makes the request and hands its answer, of whatever status, to use. It does
-// so again where it failed in passing: on broken connections, while use reads as
+// so again where it failed temporarily: on broken connections, while use reads as
 // well, and on 408, 429 and 5xx that a later attempt may not give. A host that
 // does not answer in time is not asked again: the transfer waits for it.
 func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*http.Response) error) error {
@@ -270,7 +270,7 @@ func passing(code int) bool {
 	return false
 }
 
-// broken says whether a connection broke, which a later attempt's may not.
+// broken reports whether a connection broke, which a later attempt's may not.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)

@@ -1,4 +1,4 @@
-// Package service is the gRPC Transfer service that stands in for containerd's
+// Package service is the gRPC Transfer service that replaces containerd's
 // own. It does what that does, and keeps what that loses: an image source in a
 // registry with all that its client sent (see package source).
 package service

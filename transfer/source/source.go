@@ -128,7 +128,7 @@ func (s *Source) LostHeaders() bool {
 	return false
 }
 
-// Opened says whether the source is one of the daemon's, made from a message.
+// Opened reports whether the source is one of the daemon's, made from a message.
 func (s *Source) Opened() bool { return s.message != nil }
 
 // Claim returns the client's selection, nil where it sent none, to one that will

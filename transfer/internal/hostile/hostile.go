@@ -1,5 +1,5 @@
 // Package hostile is a registry that answers as a test tells it to: late, in
-// part, without end, with lies. It stands in for what real registries never do
+// part, without end, with lies. It does what real registries never do
 // on demand.
 //
 // A [Server] listens on a free port of the loopback interface and nowhere else.
