@@ -49,8 +49,8 @@ type Image struct {
 	// An image that was never asked about is unknown, and Checked is zero.
 	Status  discovery.Status `json:"status"`
 	Checked time.Time        `json:"checked,omitzero"`
-	// Referrers are those of the index and of each platform manifest that is
-	// stored; their field Subject tells which.
+	// Referrers are those of the index, of each index within it and of each
+	// platform manifest that is stored; their field Subject tells which.
 	Referrers []Referrer `json:"referrers"`
 
 	// Subjects are the image's index and manifests that are stored.
@@ -156,30 +156,6 @@ type provider struct{ store Store }
 
 func (p provider) Referrers(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	return Referrers(ctx, p.store, desc)
-}
-
-// subjectsOf returns the image's root and, where that is an index, its manifests.
-func subjectsOf(ctx context.Context, store Store, root ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	out := []ocispec.Descriptor{root}
-	if !images.IsIndexType(root.MediaType) {
-		return out, nil
-	}
-	data, err := ReadManifest(ctx, store, root)
-	if err != nil {
-		return nil, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("index %s: %w", root.Digest, err)
-	}
-	seen := map[digest.Digest]bool{root.Digest: true}
-	for _, m := range index.Manifests {
-		if m.Digest.Validate() == nil && !seen[m.Digest] {
-			seen[m.Digest] = true
-			out = append(out, m)
-		}
-	}
-	return out, nil
 }
 
 func checkmark(l map[string]string) (discovery.Status, time.Time) {
