@@ -40,7 +40,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	if p.gather == nil { // nothing is taken, so that nothing is asked
 		return dst.Send(p.explanation(root.Digest, nil, nil))
 	}
-	platformOf, err := p.tellManifests(ctx, root, orDefault(dst.Platforms()), nil)
+	told, err := p.tellManifests(ctx, root, orDefault(dst.Platforms()), nil)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return dst.Send(p.explanation(root.Digest, outcome, platformOf))
+	return dst.Send(p.explanation(root.Digest, outcome, told.platformOf))
 }
 
 // explanation puts into words what the gather found; a nil outcome is of one that

@@ -51,7 +51,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 	if p.gather == nil { // nothing is taken, so that nothing is asked
 		return dst.Send(p.explanation(root.Digest, nil, nil))
 	}
-	platformOf, err := p.tellStored(ctx, root, dst)
+	told, err := p.tellStored(ctx, root, dst)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return fmt.Errorf("referrers of %s could not be kept: %w", name, err)
 	}
 	p.tell(fmt.Sprintf("Fetched referrers of %s", p.src))
-	return dst.Send(p.explanation(root.Digest, outcome, platformOf))
+	return dst.Send(p.explanation(root.Digest, outcome, told.platformOf))
 }
 
 // storedImage returns the image that the source names with its digest, under its own
@@ -96,25 +96,30 @@ func (p *pull) storedImage(ctx context.Context) (string, ocispec.Descriptor, err
 
 // tellStored tells the gather of those manifests of the image's index that are
 // stored: to others nothing could be tied.
-func (p *pull) tellStored(ctx context.Context, root ocispec.Descriptor, dst *explain.FetchDestination) (map[string]string, error) {
+func (p *pull) tellStored(ctx context.Context, root ocispec.Descriptor, dst *explain.FetchDestination) (*told, error) {
 	var wanted []ocispec.Platform
 	if !dst.AllPlatforms() {
 		wanted = orDefault(dst.Platforms())
 	}
-	indexed := false
-	platformOf, err := p.tellManifests(ctx, root, wanted, func(ctx context.Context, desc ocispec.Descriptor) bool {
-		indexed = true
+	t, err := p.tellManifests(ctx, root, wanted, func(ctx context.Context, desc ocispec.Descriptor) bool {
 		_, err := p.t.Store.Info(ctx, desc.Digest)
 		return err == nil
 	})
-	if err == nil && indexed && len(platformOf) == 0 && len(dst.Platforms()) > 0 {
-		var names []string
-		for _, w := range dst.Platforms() {
-			names = append(names, platforms.FormatAll(w))
-		}
-		err = fmt.Errorf("no manifest of image %s for %s is stored; pull the image for that platform: %w", p.name, strings.Join(names, ", "), errdefs.ErrNotFound)
+	if err != nil {
+		return nil, err
 	}
-	return platformOf, err
+	if t.manifests == 0 && len(dst.Platforms()) > 0 {
+		return nil, fmt.Errorf("no manifest of image %s for %s is stored; pull the image for that platform: %w", p.name, platformNames(dst.Platforms()), errdefs.ErrNotFound)
+	}
+	return t, nil
+}
+
+func platformNames(list []ocispec.Platform) string {
+	var names []string
+	for _, w := range list {
+		names = append(names, platforms.FormatAll(w))
+	}
+	return strings.Join(names, ", ")
 }
 
 // tell tells the client how far the whole is, as containerd's pull does.

@@ -3,11 +3,12 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // Where no image content is transferred, no dispatch tells the gather of the image's
-// root and manifests. What is here stands in for it.
+// manifests. What is here stands in for it.
 
 // resolve returns what the reference names: from the store, where it has a digest
 // that is there, so that a registry that fails can be explained as well.
@@ -43,42 +44,94 @@ func (p *pull) resolve(ctx context.Context) (string, ocispec.Descriptor, error) 
 	return s.Image(), desc, nil
 }
 
-// tellManifests tells the gather of the index's manifests of the platforms as a
-// pull's dispatch would, and returns their platforms by digest. No platforms means
-// all. of, if not nil, narrows the index's children.
-func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, wanted []ocispec.Platform, of func(context.Context, ocispec.Descriptor) bool) (map[string]string, error) {
-	platformOf := map[string]string{}
+// told is what tellManifests told the gather of.
+type told struct {
+	platformOf map[string]string // by digest
+	manifests  int               // those that are no index
+	named      []string          // the platforms that the indexes name, wanted or not
+}
+
+// tellManifests tells the gather of the manifests of the platforms as a pull's
+// dispatch would: of those in the image's index and in the indexes within it. No
+// platforms means all. of, if not nil, narrows what the indexes name.
+func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, wanted []ocispec.Platform, of func(context.Context, ocispec.Descriptor) bool) (*told, error) {
+	out := &told{platformOf: map[string]string{}}
 	if !images.IsIndexType(root.MediaType) {
-		return platformOf, nil
+		out.manifests = 1
+		return out, nil
 	}
-	data, err := p.read(ctx, root)
+	var attested attestations
+	matches := matcher(wanted)
+	children := images.FilterPlatforms(attested.note(out.note(p.narrowed(of))), matches)
+	err := stored.Walk(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if !images.IsIndexType(desc.MediaType) {
+			return nil, nil
+		}
+		below, err := children(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		p.tellChildren(desc, below, matches, &attested)
+		out.add(below)
+		return below, nil
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("image %s: %w", p.name, err)
 	}
-	root.Data = data // which containerd reads in place of a store's
-	children := images.ChildrenHandler(nil)
-	narrowed := images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		all, err := children(ctx, desc)
+	return out, nil
+}
+
+// narrowed returns a handler that reads an index of the image, and of what it names
+// leaves out what is not wanted.
+func (p *pull) narrowed(of func(context.Context, ocispec.Descriptor) bool) images.HandlerFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		data, err := p.read(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		desc.Data = data // which containerd reads in place of a store's
+		all, err := images.Children(ctx, nil, desc)
+		if err != nil {
+			return nil, err
+		}
 		var out []ocispec.Descriptor
 		for _, c := range all {
+			if err := c.Digest.Validate(); err != nil {
+				return nil, fmt.Errorf("it names a manifest by the digest %.80q: %w: %w", c.Digest, err, errdefs.ErrInvalidArgument)
+			}
 			if of == nil || isAttestation(c) || of(ctx, c) {
 				out = append(out, c)
 			}
 		}
-		return out, err
-	})
-	store := &pullStore{destination: destination{platformsOnly{wanted: wanted}}, p: p}
-	told, err := store.ImageFilter(narrowed, nil)(ctx, root)
-	matches := platforms.All
-	if len(wanted) > 0 {
-		matches = platforms.Ordered(wanted...)
+		return out, nil
 	}
-	for _, c := range told {
-		if c.Platform != nil && !isAttestation(c) && matches.Match(*c.Platform) {
-			platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
+}
+
+// note notes the platforms that an index names.
+func (t *told) note(h images.HandlerFunc) images.HandlerFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := h(ctx, desc)
+		for _, c := range children {
+			if c.Platform != nil && !isAttestation(c) {
+				t.named = append(t.named, platforms.FormatAll(*c.Platform))
+			}
+		}
+		return children, err
+	}
+}
+
+func (t *told) add(children []ocispec.Descriptor) {
+	for _, c := range children {
+		if isAttestation(c) {
+			continue
+		}
+		if images.IsManifestType(c.MediaType) {
+			t.manifests++
+		}
+		if c.Platform != nil {
+			t.platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
 		}
 	}
-	return platformOf, err
 }
 
 // orDefault returns the daemon's own platform where a client named none.
@@ -111,11 +164,3 @@ func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error
 	}
 	return data, remote.Verify(data, desc)
 }
-
-// platformsOnly is a destination that is only asked for its platforms.
-type platformsOnly struct {
-	transfer.ImageStorer
-	wanted []ocispec.Platform
-}
-
-func (d platformsOnly) Platforms() []ocispec.Platform { return d.wanted }

@@ -56,24 +56,39 @@ type pullStore struct {
 // soon as an index names it.
 func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
 	h = d.destination.ImageFilter(d.attested.note(h), store)
-	wanted := platforms.All
-	if ps := d.Platforms(); len(ps) > 0 {
-		wanted = platforms.Ordered(ps...)
-	}
+	wanted := matcher(d.Platforms())
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
-		if err == nil && d.p.gather != nil && images.IsIndexType(desc.MediaType) {
-			for _, child := range children {
-				if (child.Platform == nil || wanted.Match(*child.Platform)) && !isAttestation(child) {
-					d.p.gather.Image(child, desc.Digest)
-					for _, a := range d.attested.of(child.Digest) {
-						d.p.gather.Embedded(child.Digest, a)
-					}
-				}
-			}
+		if err == nil {
+			d.p.tellChildren(desc, children, wanted, &d.attested)
 		}
 		return children, err
 	}
+}
+
+// tellChildren tells the gather of what an index of the image names and the pull is
+// for, and of the attestations of that.
+func (p *pull) tellChildren(index ocispec.Descriptor, children []ocispec.Descriptor, wanted platforms.Matcher, attested *attestations) {
+	if p.gather == nil || !images.IsIndexType(index.MediaType) {
+		return
+	}
+	for _, child := range children {
+		if isAttestation(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
+			continue
+		}
+		p.gather.Image(child, index.Digest)
+		for _, a := range attested.of(child.Digest) {
+			p.gather.Embedded(child.Digest, a)
+		}
+	}
+}
+
+// matcher returns what tells the platforms from others; none means all.
+func matcher(wanted []ocispec.Platform) platforms.MatchComparer {
+	if len(wanted) == 0 {
+		return platforms.All
+	}
+	return platforms.Ordered(wanted...)
 }
 
 // Store implements transfer.ImageStorer. The image's content is complete when it

@@ -1,128 +1,53 @@
 package transfer
 
 import (
-	"encoding/json"
+	"maps"
 	"slices"
-	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/metadata"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/transfer/image"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/pkg/reference"
+	imagestore "github.com/containerd/containerd/v2/core/transfer/image"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
-	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
-// Whatever containerd may come to run has been asked about, however an index names it.
-func TestWhatCanBeRunIsAskedAbout(t *testing.T) {
-	db := storetest.New(t)
-	ctx := namespaces.WithNamespace(t.Context(), "test")
-	lease, err := metadata.NewLeaseManager(db).Create(ctx, leases.WithRandomID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx = leases.WithLease(ctx, lease.ID)
-	put := func(mediaType string, v any) ocispec.Descriptor {
-		data, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-		if err := content.WriteBlob(ctx, db.ContentStore(), desc.Digest.String(), strings.NewReader(string(data)), desc); err != nil {
-			t.Fatal(err)
-		}
-		return desc
-	}
-	named := map[digest.Digest]string{}
-	manifest := func(name string) ocispec.Descriptor {
-		desc := put(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{"name": name},
-		})
-		named[desc.Digest] = name
-		return desc
-	}
-	index := func(name string, children ...ocispec.Descriptor) ocispec.Descriptor {
-		desc := put(ocispec.MediaTypeImageIndex, ocispec.Index{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: children,
-		})
-		named[desc.Digest] = name
-		return desc
-	}
-	on := func(platform string, desc ocispec.Descriptor) ocispec.Descriptor {
-		if platform != "" {
-			p := platforms.MustParse(platform)
-			desc.Platform = &p
-		}
-		return desc
-	}
-	attestation := func(desc ocispec.Descriptor) ocispec.Descriptor {
-		desc.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest.FromString("x").String()}
-		return desc
-	}
-	nested := index("nested", on("linux/amd64", manifest("in nested")))
-	root := index("root",
-		on("linux/amd64", manifest("plain")),
-		on("linux/arm64", manifest("of another platform")),
-		on("", manifest("of no platform")),
-		attestation(on("linux/amd64", manifest("called an attestation"))),
-		attestation(on("", manifest("called an attestation, of no platform"))),
-		attestation(on("unknown/unknown", manifest("an attestation"))),
-		nested)
+func attestation(desc ocispec.Descriptor) ocispec.Descriptor {
+	desc.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest.FromString("x").String()}
+	return desc
+}
 
-	server := hostile.New(t) // has nothing
-	spec, err := reference.Parse(server.Host() + "/app:v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, err := policy.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	selection, err := rules.Select(spec.Locator, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
-	p := &pull{t: &Transferrer{}, gather: gather.New(ctx, gather.Config{
-		Name: spec.String(), Store: db.ContentStore(), Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
-		Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil, remote.Limits{})},
-	})}
-	defer p.gather.Close()
-	p.gather.Image(root)
-	store := &pullStore{destination: destination{image.NewStore(spec.String(), image.WithPlatforms(platforms.MustParse("linux/amd64")))}, p: p}
-	if err := images.Dispatch(ctx, store.ImageFilter(images.ChildrenHandler(db.ContentStore()), db.ContentStore()), nil, root); err != nil {
-		t.Fatal(err)
-	}
-	got := map[string][]string{}
-	for _, s := range p.gather.Wait(ctx).Subjects {
-		parents := []string{}
-		for _, parent := range s.Parents {
-			parents = append(parents, named[parent])
-		}
-		got[named[s.Digest]] = parents
-	}
-	want := map[string][]string{
-		"root": {}, "nested": {"root"}, "in nested": {"nested"},
+// whatCanBeRun is an image with all the ways in which an index names a manifest that
+// linux/amd64 runs, and some that it does not, and below which indexes they lie.
+func whatCanBeRun(b *bench) (root ocispec.Descriptor, want map[string][]string) {
+	deepest := b.index("deepest", on("linux/amd64", b.manifest("in deepest")), on("linux/arm64", b.manifest("of another platform, in deepest")))
+	nested := b.index("nested", on("linux/amd64", b.manifest("in nested")), b.manifest("of no platform, in nested"), deepest)
+	shared := on("linux/amd64", b.manifest("in two"))
+	root = b.index("root",
+		on("linux/amd64", b.manifest("plain")),
+		on("linux/arm64", b.manifest("of another platform")),
+		b.manifest("of no platform"),
+		shared,
+		attestation(on("linux/amd64", b.manifest("called an attestation"))),
+		attestation(b.manifest("called an attestation, of no platform")),
+		attestation(on("unknown/unknown", b.manifest("an attestation"))),
+		on("linux/arm64", b.index("nested, of another platform", b.manifest("in that"))),
+		on("linux/amd64", b.index("nested, of the platform", shared)),
+		nested)
+	return root, map[string][]string{
+		"root": {}, "nested": {"root"}, "in nested": {"nested"}, "of no platform, in nested": {"nested"},
+		"deepest": {"nested"}, "in deepest": {"deepest"},
 		"plain": {"root"}, "of no platform": {"root"},
 		"called an attestation": {"root"}, "called an attestation, of no platform": {"root"},
+		"nested, of the platform": {"root"}, "in two": {"root", "nested, of the platform"},
 	}
-	for name, parents := range want {
-		if have, ok := got[name]; !ok || !slices.Equal(have, parents) {
-			t.Errorf("%s: asked about %t, below %q, want below %q", name, ok, have, parents)
+}
+
+func wantAsked(t *testing.T, got, want map[string][]string) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if have, ok := got[name]; !ok || !slices.Equal(have, want[name]) {
+			t.Errorf("%s: asked about %t, below %q, want below %q", name, ok, have, want[name])
 		}
 	}
 	for name := range got {
@@ -130,4 +55,17 @@ func TestWhatCanBeRunIsAskedAbout(t *testing.T) {
 			t.Errorf("%s was asked about", name)
 		}
 	}
+}
+
+// Whatever containerd may come to run has been asked about, however an index names it.
+func TestWhatCanBeRunIsAskedAbout(t *testing.T) {
+	b := newBench(t)
+	root, want := whatCanBeRun(b)
+	p := b.pull()
+	p.gather.Image(root)
+	store := &pullStore{destination: destination{imagestore.NewStore("app", imagestore.WithPlatforms(platforms.MustParse("linux/amd64")))}, p: p}
+	if err := images.Dispatch(b.ctx, store.ImageFilter(images.ChildrenHandler(b.store), b.store), nil, root); err != nil {
+		t.Fatal(err)
+	}
+	wantAsked(t, b.asked(p), want)
 }

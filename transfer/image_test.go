@@ -1,0 +1,158 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+)
+
+// bench is where a test builds an image: what it puts there is in the store, or,
+// once it is remote, in a registry alone.
+type bench struct {
+	t      *testing.T
+	ctx    context.Context
+	store  content.Store
+	remote bool
+	blobs  map[digest.Digest][]byte
+	named  map[digest.Digest]string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	db := storetest.New(t)
+	ctx := namespaces.WithNamespace(t.Context(), "test")
+	lease, err := metadata.NewLeaseManager(db).Create(ctx, leases.WithRandomID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench{
+		t: t, ctx: leases.WithLease(ctx, lease.ID), store: db.ContentStore(),
+		blobs: map[digest.Digest][]byte{}, named: map[digest.Digest]string{},
+	}
+}
+
+func (b *bench) put(name, mediaType string, v any) ocispec.Descriptor {
+	b.t.Helper()
+	data, ok := v.([]byte)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(v); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	b.blobs[desc.Digest], b.named[desc.Digest] = data, name
+	if b.remote {
+		return desc
+	}
+	if err := content.WriteBlob(b.ctx, b.store, desc.Digest.String(), strings.NewReader(string(data)), desc); err != nil {
+		b.t.Fatal(err)
+	}
+	return desc
+}
+
+func (b *bench) manifest(name string) ocispec.Descriptor {
+	b.t.Helper()
+	return b.put(name, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{"name": name},
+	})
+}
+
+func (b *bench) index(name string, children ...ocispec.Descriptor) ocispec.Descriptor {
+	b.t.Helper()
+	return b.put(name, ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: children,
+	})
+}
+
+// on returns the descriptor as an index names it, for a platform.
+func on(platform string, desc ocispec.Descriptor) ocispec.Descriptor {
+	p := platforms.MustParse(platform)
+	desc.Platform = &p
+	return desc
+}
+
+// pull returns one that asks a registry which knows of no referrers.
+func (b *bench) pull() *pull {
+	b.t.Helper()
+	server := hostile.New(b.t)
+	spec, err := reference.Parse(server.Host() + "/app:v1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	rules, err := policy.New(nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	selection, err := rules.Select(spec.Locator, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	host := server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
+	p := &pull{
+		t: &Transferrer{Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
+		gather: gather.New(b.ctx, gather.Config{
+			Name: spec.String(), Store: b.store, Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
+			Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil, remote.Limits{})},
+		}),
+	}
+	b.t.Cleanup(p.gather.Close)
+	return p
+}
+
+// asked returns what the pull asked about, and the names of the indexes that name it.
+func (b *bench) asked(p *pull) map[string][]string {
+	got := map[string][]string{}
+	for _, s := range p.gather.Wait(b.ctx).Subjects {
+		parents := []string{}
+		for _, parent := range s.Parents {
+			parents = append(parents, b.named[parent])
+		}
+		got[b.named[s.Digest]] = parents
+	}
+	return got
+}
+
+// image is an image of the bench's as a transfer's source.
+type image struct {
+	*bench
+	root ocispec.Descriptor
+}
+
+var _ transfer.ImageFetcher = image{}
+
+func (i image) Resolve(context.Context) (string, ocispec.Descriptor, error) {
+	return "registry.example.com/app:v1", i.root, nil
+}
+
+func (i image) Fetcher(context.Context, string) (transfer.Fetcher, error) { return i, nil }
+
+func (i image) Fetch(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	data, ok := i.blobs[desc.Digest]
+	if !ok {
+		return nil, errdefs.ErrNotFound
+	}
+	return io.NopCloser(strings.NewReader(string(data))), nil
+}
