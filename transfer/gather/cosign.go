@@ -37,7 +37,7 @@ func (g *Gather) cosign(s *subject, candidates []candidate, listed *sync.WaitGro
 
 func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	if err := g.listings.Acquire(g.ctx, 1); err != nil {
-		s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Reason: context.Cause(g.ctx).Error()})
+		s.note(discovery.Unknown, Left{ArtifactType: kind.ArtifactType, Way: tagged, Reason: context.Cause(g.ctx).Error()})
 		return
 	}
 	ctx, span := g.cosignSpan(s, kind)
@@ -51,7 +51,7 @@ func (g *Gather) askCosign(s *subject, kind discovery.CosignKind) {
 	if found != nil {
 		// What is held in memory until there is a slot for it counts from now on.
 		if err := g.reserve(found.Descriptor); err != nil {
-			s.note(discovery.Truncated, Left{Digest: found.Digest, ArtifactType: kind.ArtifactType, Reason: err.Error(), Limit: limitOf(err)})
+			s.note(discovery.Truncated, Left{Digest: found.Digest, ArtifactType: kind.ArtifactType, Way: tagged, Reason: err.Error(), Limit: limitOf(err)})
 			return
 		}
 		g.take(s, candidate{Descriptor: found.Descriptor, manifest: found.Manifest, way: tagged, legacy: kind.ArtifactType})

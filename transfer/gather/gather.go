@@ -179,7 +179,7 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 	}
 	desc.ArtifactType = policy.TypeBuildKitAttestation
 	if s.embedded++; s.embedded > g.Limits.MaxReferrers {
-		s.note(discovery.Truncated, g.overLimit(desc))
+		s.note(discovery.Truncated, g.overLimit(desc, embedded))
 		return
 	}
 	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, way: embedded, legacy: policy.TypeBuildKitAttestation}) })

@@ -48,8 +48,8 @@ func (o *Outcome) Refusals() map[Limit]int {
 	}
 	for _, s := range o.Subjects {
 		for _, a := range s.Answers {
-			if a.Status == discovery.Truncated {
-				out[LimitListing]++
+			if l := LimitOfAnswer(a); l != "" {
+				out[l]++
 			}
 		}
 		for _, l := range s.Left {
@@ -59,6 +59,17 @@ func (o *Outcome) Refusals() map[Limit]int {
 		}
 	}
 	return out
+}
+
+// LimitOfAnswer returns the limit that cut a host's answer, "" where none did.
+func LimitOfAnswer(a discovery.Answer) Limit {
+	switch {
+	case a.Status != discovery.Truncated:
+		return ""
+	case a.Via == discovery.ViaCosignTag: // which holds no listing but a manifest
+		return LimitManifest
+	}
+	return LimitListing
 }
 
 // limitError says which limit an error is of.

@@ -57,7 +57,7 @@ type Taken struct {
 	Reason string
 	// Hollow says that it names no content of its own.
 	Hollow bool
-	way    way
+	Way    Way
 }
 
 // Referrer returns what policy needs to know.
@@ -78,7 +78,9 @@ func referrers(taken []Taken) []policy.Referrer {
 type Left struct {
 	Digest       digest.Digest
 	ArtifactType string
-	Reason       string
+	// Way is how the pull came to know of it, "" for a listing that failed.
+	Way    Way
+	Reason string
 	// Status is what it made of the subject's: unknown, truncated, or "" for
 	// what does not matter to it.
 	Status discovery.Status
@@ -119,7 +121,7 @@ func (g *Gather) settle() *Outcome {
 	for _, s := range g.subjects {
 		// Where a tag of cosign's, or an index, turns out to name a part of the
 		// image, which came later, labels would run in circles.
-		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.way != listed && g.isImage(t.Digest) })
+		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.Way != listed && g.isImage(t.Digest) })
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
 		subject := Subject{
 			Descriptor: s.desc, Image: s.image.Load(), Parents: s.parents, Status: s.status,

@@ -40,19 +40,19 @@ type subject struct {
 	known   known
 }
 
-// way is how a pull came to know of a referrer.
-type way int
+// Way is how a pull came to know of a referrer.
+type Way string
 
 const (
-	listed   way = iota + 1 // by the registry's listing
-	tagged                  // by a tag of cosign's
-	embedded                // by the image's own index
+	listed   Way = "listing"     // the registry's
+	tagged   Way = "cosign_tag"  // a tag of cosign's
+	embedded Way = "image_index" // the image's own index
 )
 
 // candidate is a referrer that may be taken.
 type candidate struct {
 	ocispec.Descriptor
-	way      way
+	way      Way
 	manifest []byte // where it is known already
 	// legacy is the artifact type that it is taken for, where not its manifest
 	// but one of cosign's tags, or the image's index, names the subject.
@@ -64,14 +64,14 @@ type candidate struct {
 // each page of the listing while the next is on its way.
 func (g *Gather) discover(s *subject) {
 	var c chosen
-	var listed sync.WaitGroup
+	var judged sync.WaitGroup
 	var candidates []candidate
 	start := func(some []candidate) {
 		candidates = append(candidates, some...)
 		for _, c := range some {
-			listed.Add(1)
+			judged.Add(1)
 			g.wg.Go(func() {
-				defer listed.Done()
+				defer judged.Done()
 				g.take(s, c)
 			})
 		}
@@ -97,7 +97,7 @@ func (g *Gather) discover(s *subject) {
 		if g.decide(r.Descriptor).Verdict == policy.Skip {
 			status = ""
 		}
-		left := Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Reason: "refused: " + r.Reason}
+		left := Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Way: listed, Reason: "refused: " + r.Reason}
 		if status == discovery.Truncated {
 			left.Limit = LimitManifest
 		}
@@ -105,7 +105,7 @@ func (g *Gather) discover(s *subject) {
 	}
 	s.setRoom(g.Limits.MaxReferrers - c.sure)
 	start(g.withinPull(s, c.asked, &g.asks))
-	g.cosign(s, candidates, &listed)
+	g.cosign(s, candidates, &judged)
 }
 
 func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
@@ -142,11 +142,11 @@ func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []cand
 	for _, desc := range page {
 		switch d := g.decide(desc); {
 		case d.Verdict == policy.Skip:
-			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Reason: d.Reason})
+			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Way: listed, Reason: d.Reason})
 		case d.Verdict == policy.Ask:
 			c.asked = append(c.asked, candidate{Descriptor: desc, way: listed, ask: true})
 		case c.sure == g.Limits.MaxReferrers:
-			s.note(discovery.Truncated, g.overLimit(desc))
+			s.note(discovery.Truncated, g.overLimit(desc, listed))
 		default:
 			c.sure++
 			sure = append(sure, candidate{Descriptor: desc, way: listed})
@@ -162,7 +162,7 @@ func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []ca
 	*count += n
 	g.mu.Unlock()
 	for _, c := range candidates[n:] {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Limit: LimitPull,
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Limit: LimitPull,
 			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
 	}
 	return candidates[:n]
@@ -182,8 +182,8 @@ func (s *subject) hasRoom() bool {
 	return s.room >= 0
 }
 
-func (g *Gather) overLimit(desc ocispec.Descriptor) Left {
-	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Limit: LimitReferrers,
+func (g *Gather) overLimit(desc ocispec.Descriptor, way Way) Left {
+	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Way: way, Limit: LimitReferrers,
 		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 

@@ -48,22 +48,22 @@ func (g *Gather) take(s *subject, c candidate) {
 	switch {
 	case err == nil:
 	case errors.As(err, &drop):
-		s.note("", Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: drop.reason})
+		s.note("", Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: drop.reason})
 		return
 	case errdefs.IsResourceExhausted(err):
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error(), Limit: limitOf(err)})
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: err.Error(), Limit: limitOf(err)})
 		return
 	default:
 		if cause := context.Cause(g.ctx); cause != nil {
 			err = cause
 		}
-		s.note(discovery.Unknown, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Reason: err.Error()})
+		s.note(discovery.Unknown, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: err.Error()})
 		return
 	}
 	desc := c.Descriptor
 	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
 	s.mu.Lock()
-	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, Hollow: m.Hollow, way: c.way})
+	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, Hollow: m.Hollow, Way: c.way})
 	try.taken = true
 	if c.legacy != "" && s.status == discovery.Absent {
 		s.status = discovery.Present // no listing shows it, but it is there
@@ -104,7 +104,7 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 			return dropped{reason}
 		}
 		if c.ask && !s.hasRoom() {
-			return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor).Reason, errdefs.ErrResourceExhausted))
+			return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor, c.way).Reason, errdefs.ErrResourceExhausted))
 		}
 		return nil
 	})
@@ -114,7 +114,7 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
 	// Its own referrers need not wait for its blobs.
 	if s.depth > 1 && !g.add(plain(c.Descriptor), s.depth-1, false) {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Limit: LimitSubjects,
+		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Way: c.way, Limit: LimitSubjects,
 			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
 	}
 	return m, reason, g.children(c.Descriptor, m, 0)
@@ -143,7 +143,7 @@ func attests(m *artifact.Manifest) bool {
 // sighting is a referrer as it was met in one of the ways.
 type sighting struct {
 	digest digest.Digest
-	way    way
+	way    Way
 }
 
 // attempt is the taking of a referrer.
