@@ -49,7 +49,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return err
 	}
 	if p.gather == nil { // nothing is taken, so that nothing is asked
-		return dst.Send(p.explanation(root.Digest, nil, nil))
+		return dst.Send(p.explanation(ctx, root.Digest, nil, nil))
 	}
 	told, err := p.tellStored(ctx, root, dst)
 	if err != nil {
@@ -66,7 +66,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return fmt.Errorf("referrers of %s could not be kept: %w", name, err)
 	}
 	p.tell(fmt.Sprintf("Fetched referrers of %s", p.src))
-	return dst.Send(p.explanation(root.Digest, outcome, told.platformOf))
+	return dst.Send(p.explanation(ctx, root.Digest, outcome, told.platformOf))
 }
 
 // storedImage returns the image that the source names with its digest, under its own

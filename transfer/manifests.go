@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/reference"
@@ -12,6 +14,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
@@ -132,6 +135,16 @@ func (t *told) add(children []ocispec.Descriptor) {
 			t.platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
 		}
 	}
+}
+
+// noneFor is the error of an image without a manifest for any of the platforms.
+func (t *told) noneFor(wanted []ocispec.Platform, image string) error {
+	named := "no platform"
+	if len(t.named) > 0 {
+		slices.Sort(t.named)
+		named = discovery.Shorten(strings.Join(slices.Compact(t.named), ", "))
+	}
+	return fmt.Errorf("image %s has no manifest for %s: its index names %s: %w", image, platformNames(wanted), named, errdefs.ErrNotFound)
 }
 
 // orDefault returns the daemon's own platform where a client named none.

@@ -15,54 +15,13 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 )
 
 func init() {
 	tplugins.Register(&api.ExplainDestination{}, &Destination{})
-}
-
-// Explanation is what a pull would do, or a fetch did, and why.
-type Explanation struct {
-	Image  string        `json:"image"`
-	Digest digest.Digest `json:"digest"`
-	// Rule names the rule that governs, Selection all that it says.
-	Rule      string `json:"rule"`
-	Selection string `json:"selection"`
-	// Refused says why the pull would fail; empty where it would succeed.
-	Refused  string    `json:"refused,omitempty"`
-	Subjects []Subject `json:"subjects"`
-}
-
-// Subject is a manifest or index that is asked about.
-type Subject struct {
-	Digest   digest.Digest    `json:"digest"`
-	Platform string           `json:"platform,omitempty"`
-	Image    bool             `json:"image"` // part of the image, not a referrer
-	Status   discovery.Status `json:"status"`
-	Answers  []Answer         `json:"answers"`
-	Taken    []Referrer       `json:"taken"`
-	Left     []Referrer       `json:"left"`
-}
-
-// Answer is what one request to one host taught.
-type Answer struct {
-	Host    string           `json:"host"`
-	Request string           `json:"request"`
-	Code    int              `json:"code,omitempty"`
-	Status  discovery.Status `json:"status,omitempty"`
-	Detail  string           `json:"detail,omitempty"`
-}
-
-// Referrer is one that is taken, or left; a request that failed has no digest.
-type Referrer struct {
-	Digest       digest.Digest `json:"digest,omitempty"`
-	ArtifactType string        `json:"artifactType,omitempty"`
-	Reason       string        `json:"reason"`
 }
 
 // Destination is where a source is transferred to have it explained.

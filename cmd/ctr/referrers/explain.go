@@ -2,6 +2,8 @@ package referrers
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
@@ -10,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
@@ -24,8 +27,9 @@ matches, what each host answered, and of every referrer whether a pull would tak
 it and why. Nothing is stored. An image that is stored is explained at its stored
 digest, any other at what its tag points to now.
 
-That a pull would fail is an answer, not an error: the last line says so, in JSON the
-field "refused".
+That a pull would fail by the rule is an answer, not an error: the last line says so,
+in JSON the field "refused". An image that has no manifest for the platform is an
+error.
 
 Examples:
   ctr referrers explain docker.io/library/alpine:latest
@@ -44,7 +48,7 @@ Examples:
 		&cli.IntFlag{
 			HideDefault: true,
 			Name:        "depth",
-			Usage:       "Explain a pull that takes that many levels of referrers (default: the rule's)",
+			Usage:       "Explain a pull that takes that many levels of referrers, at most the rule's (default: the rule's)",
 		},
 	),
 	Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -90,6 +94,24 @@ Examples:
 func pullVerdict(e *explain.Explanation) string {
 	if e.Refused != "" {
 		return "a pull would fail: " + e.Refused
+	}
+	var less []string
+	for _, status := range []discovery.Status{discovery.Unknown, discovery.Truncated} {
+		n := 0
+		for _, s := range e.Subjects {
+			if s.Status == status {
+				n++
+			}
+		}
+		if n > 0 {
+			less = append(less, fmt.Sprintf("%d of %d subjects %s", n, len(e.Subjects), status))
+		}
+	}
+	if e.Unasked > 0 {
+		less = append(less, fmt.Sprintf("%d manifests not asked about", e.Unasked))
+	}
+	if len(less) > 0 {
+		return "a pull would succeed, without knowing all that refers to the image: " + strings.Join(less, ", ")
 	}
 	return "a pull would succeed"
 }

@@ -33,6 +33,9 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 	out := &lines{w: w}
 	out.line("", e.Image+" "+e.Digest.String())
 	out.line("", e.Selection)
+	if e.Limits != (explain.Limits{}) {
+		out.line("", limitsText(e))
+	}
 	for _, s := range e.Subjects {
 		out.line("", "")
 		out.line("", fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status))
@@ -52,10 +55,33 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 	}
 	out.line("", "")
 	if len(e.Subjects) == 0 {
-		out.line("", "no registry is asked: nothing is taken and nothing required")
+		out.line("", "no registry is asked for referrers: nothing is taken and nothing required")
+	}
+	if e.TimedOut {
+		out.line("", "the search was ended after "+e.Limits.Timeout+" (key timeout)")
+	}
+	if e.Unasked > 0 {
+		out.line("", fmt.Sprintf("%d manifests of the image were not asked about, over the limit of subjects a pull", e.Unasked))
 	}
 	out.line("", verdict)
 	return out.err
+}
+
+// limitsText says what is in force as the configuration writes it.
+func limitsText(e *explain.Explanation) string {
+	l := e.Limits
+	return fmt.Sprintf("limits: timeout %s, max_referrers %d, max_blob_size %s, max_total_size %s, max_concurrent_downloads %d; cosign_tags %s",
+		l.Timeout, l.MaxReferrers, sizeText(l.MaxBlobSize), sizeText(l.MaxTotalSize), l.MaxConcurrentDownloads, e.CosignTags)
+}
+
+// sizeText writes a size as the configuration does, exactly.
+func sizeText(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for ; i < len(units)-1 && n != 0 && n%1024 == 0; i++ {
+		n /= 1024
+	}
+	return fmt.Sprint(n) + units[i]
 }
 
 func subjectName(e *explain.Explanation, s explain.Subject) string {
@@ -72,7 +98,11 @@ func subjectName(e *explain.Explanation, s explain.Subject) string {
 }
 
 func answerText(a explain.Answer) string {
-	text := a.Host + ": " + a.Request
+	text := a.Host
+	if a.Mirror {
+		text += " (mirror)"
+	}
+	text += ": " + a.Request
 	if a.Status != "" {
 		text += ": " + string(a.Status)
 	}

@@ -13,12 +13,17 @@ import (
 func TestPrintExplanation(t *testing.T) {
 	e := &explain.Explanation{
 		Image: "example.com/app:v1", Digest: root, Rule: "rule 1", Selection: "rule 1: takes [all]",
+		Limits:     explain.Limits{Timeout: "30s", MaxReferrers: 100, MaxBlobSize: 32 << 20, MaxTotalSize: 1<<30 + 1, MaxConcurrentDownloads: 3},
+		CosignTags: "auto",
 		Subjects: []explain.Subject{
 			{
 				Digest: root, Image: true, Status: discovery.Present,
-				Answers: []explain.Answer{{Host: "example.com", Request: "referrers", Code: 200, Status: discovery.Present, Detail: "said \x1b[31m"}},
-				Taken:   []explain.Referrer{{Digest: digest.FromString("a"), ArtifactType: "x/\ay", Reason: "rule 1"}},
-				Left:    []explain.Referrer{{Reason: "a listing\nfailed"}},
+				Answers: []explain.Answer{
+					{Host: "mirror.example.com", Mirror: true, Request: "referrers", Code: 404},
+					{Host: "example.com", Request: "referrers", Code: 200, Status: discovery.Present, Detail: "said \x1b[31m"},
+				},
+				Taken: []explain.Referrer{{Digest: digest.FromString("a"), ArtifactType: "x/\ay", Reason: "rule 1"}},
+				Left:  []explain.Referrer{{Reason: "a listing\nfailed"}},
 			},
 			{Digest: node, Platform: "linux/amd64", Image: true, Status: discovery.Absent},
 			{Digest: digest.FromString("b"), Image: true, Status: discovery.Absent},
@@ -31,8 +36,10 @@ func TestPrintExplanation(t *testing.T) {
 	}
 	want := `example.com/app:v1 <root>
 rule 1: takes [all]
+limits: timeout 30s, max_referrers 100, max_blob_size 32MiB, max_total_size 1073741825B, max_concurrent_downloads 3; cosign_tags auto
 
 root <root>: present
+  asked mirror.example.com (mirror): referrers (HTTP 404)
   asked example.com: referrers: present (HTTP 200): said ?[31m
   take  <a> x/?y: rule 1
   error a listing?failed
@@ -55,5 +62,33 @@ a pull would succeed
 	}
 	if got := out.String(); !strings.Contains(got, "no registry is asked") || !strings.HasSuffix(got, "a pull would fail: no?\n") {
 		t.Errorf("it prints\n%s", got)
+	}
+}
+
+// Whether a pull would succeed is said with what it would not know.
+func TestPullVerdict(t *testing.T) {
+	e := &explain.Explanation{
+		Limits: explain.Limits{Timeout: "1ms"}, TimedOut: true, Unasked: 7,
+		Subjects: []explain.Subject{{Status: discovery.Unknown}, {Status: discovery.Present}, {Status: discovery.Truncated}, {Status: discovery.Unknown}},
+	}
+	var out strings.Builder
+	if err := printExplanation(&out, e, pullVerdict(e)); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+the search was ended after 1ms (key timeout)
+7 manifests of the image were not asked about, over the limit of subjects a pull
+a pull would succeed, without knowing all that refers to the image: 2 of 4 subjects unknown, 1 of 4 subjects truncated, 7 manifests not asked about
+`
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("it prints\n%s", out.String())
+	}
+}
+
+func TestSizesAreExact(t *testing.T) {
+	for n, want := range map[int64]string{0: "0B", 1: "1B", 1024: "1KiB", 1536: "1536B", 32 << 20: "32MiB", 5 << 40: "5TiB", 1 << 50: "1024TiB"} {
+		if got := sizeText(n); got != want {
+			t.Errorf("%d is written %s, want %s", n, got, want)
+		}
 	}
 }

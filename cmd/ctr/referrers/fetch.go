@@ -50,7 +50,7 @@ Examples:
 		&cli.IntFlag{
 			HideDefault: true,
 			Name:        "depth",
-			Usage:       "Fetch that many levels of referrers (default: the rule's)",
+			Usage:       "Fetch that many levels of referrers, at most the rule's (default: the rule's)",
 		},
 		&cli.BoolFlag{
 			Name:    "quiet",
@@ -156,6 +156,9 @@ func fetched(e *explain.Explanation) error {
 		if s.Status != discovery.Present && s.Status != discovery.Absent {
 			unknown = append(unknown, fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status))
 		}
+	}
+	if e.Unasked > 0 {
+		unknown = append(unknown, fmt.Sprintf("%d manifests were not asked about", e.Unasked))
 	}
 	taken, left := count(e)
 	switch {
