@@ -40,16 +40,22 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%d blobs are stored", n)
 	}
 	wantClean(t, d)
-	if e.Digest != f.Get(fixture.Image).Digest || !strings.HasPrefix(e.Rule, "rule 1, ") || e.Refused != "" {
+	if e.Digest != f.Get(fixture.Image).Digest || !strings.HasPrefix(e.Rule, "rule 1, ") || e.Refused != "" || e.Stored {
 		t.Errorf("explained is %+v", e)
+	}
+	if e.CosignTags != "auto" || e.Limits.Timeout != "30s" || e.Limits.MaxBlobSize != 32<<20 {
+		t.Errorf("in force are %+v, cosign_tags %q", e.Limits, e.CosignTags)
 	}
 	taken, left := map[string]string{}, map[string]string{}
 	for _, s := range e.Subjects {
-		if s.Status != discovery.Present || len(s.Answers) == 0 || s.Answers[0].Host != reg.Host || s.Answers[0].Code != 200 {
+		if s.Status != discovery.Present || len(s.Answers) == 0 || s.Answers[0].Host != reg.Host || s.Answers[0].Code != 200 || s.Answers[0].Via != discovery.ViaEndpoint || s.Answers[0].Mirror {
 			t.Errorf("subject %s: %+v", f.Name(s.Digest), s)
 		}
 		for _, r := range s.Taken {
 			taken[f.Name(r.Digest)] = r.Reason
+			if r.Via == "" || r.Stored {
+				t.Errorf("taken is %+v", r)
+			}
 		}
 		for _, r := range s.Left {
 			left[f.Name(r.Digest)] = r.Reason
@@ -82,14 +88,27 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	// Of an image that is stored it is the stored digest that is explained.
-	if e := explained(t, d, "-u", "user:secret", image); e.Digest != f.Get(fixture.Image).Digest {
-		t.Errorf("explained is %s", e.Digest)
+	e = explained(t, d, "-u", "user:secret", image)
+	if e.Digest != f.Get(fixture.Image).Digest || !e.Stored {
+		t.Errorf("explained is %s, stored %t", e.Digest, e.Stored)
+	}
+	for _, s := range e.Subjects {
+		for _, r := range s.Taken {
+			if !s.Stored || !r.Stored {
+				t.Errorf("after the pull, of subject %s taken is %+v", f.Name(s.Digest), r)
+			}
+		}
+		for _, r := range s.Left {
+			if r.Stored {
+				t.Errorf("after the pull, of subject %s left is %+v", f.Name(s.Digest), r)
+			}
+		}
 	}
 	out, err := d.Ctr(testContext(t), "referrers", "explain", "--plain-http", "--platform", "linux/amd64", "-u", "user:secret", "--artifact-type", "vex/openvex", image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"takes [vex/openvex]", "asked " + reg.Host + ": referrers: present (HTTP 200)", "take  " + f.Get(fixture.VEX).Digest.String(), "a pull would succeed"} {
+	for _, text := range []string{"takes [vex/openvex]", "limits: timeout 30s, max_referrers 100, max_blob_size 32MiB, max_total_size 128MiB, max_concurrent_downloads 3; cosign_tags auto\n", "asked " + reg.Host + ": referrers: present (HTTP 200)", "take  " + f.Get(fixture.VEX).Digest.String(), "a pull would succeed"} {
 		if !strings.Contains(out, text) {
 			t.Errorf("the text lacks %q:\n%s", text, out)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // said collects what daemons and commands say.
@@ -68,6 +69,7 @@ func TestTroubleshooting(t *testing.T) {
 	s.hosts()
 	s.lifetimes()
 	s.pushes()
+	s.images()
 
 	all := s.texts.String()
 	readme := readDoc(t, "../README.md")
@@ -170,6 +172,19 @@ func (s *said) hosts() {
 `))
 	_, err := criImages(s.t, d).PullImage(testContext(s.t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"}})
 	s.add(fmt.Sprint(err, d.Log()))
+}
+
+// images explains what is no image for the platform, or none that anyone would make.
+func (s *said) images() {
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	d := startDaemon(s.t, active(everything))
+	s.ctr(d, "referrers", "explain", "--platform", "linux/s390x", reg.Host+"/app:v1")
+	index := s.f.Get(fixture.Image)
+	for range stored.MaxImageNesting + 1 {
+		index = within(s.t, reg, "deep", index)
+	}
+	s.ctr(d, "referrers", "explain", reg.Host+"/app:deep")
 }
 
 func (s *said) pushes() {
