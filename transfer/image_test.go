@@ -32,6 +32,7 @@ import (
 // once it is remote, in a registry alone.
 type bench struct {
 	t      *testing.T
+	dir    string // of the store
 	ctx    context.Context
 	store  content.Store
 	remote bool
@@ -41,14 +42,15 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	db := storetest.New(t)
+	dir := t.TempDir()
+	db := storetest.NewAt(t, dir)
 	ctx := namespaces.WithNamespace(t.Context(), "test")
 	lease, err := metadata.NewLeaseManager(db).Create(ctx, leases.WithRandomID())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &bench{
-		t: t, ctx: leases.WithLease(ctx, lease.ID), store: db.ContentStore(),
+		t: t, dir: dir, ctx: leases.WithLease(ctx, lease.ID), store: db.ContentStore(),
 		blobs: map[digest.Digest][]byte{}, named: map[digest.Digest]string{},
 	}
 }

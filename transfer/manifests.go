@@ -155,13 +155,18 @@ func orDefault(wanted []ocispec.Platform) []ocispec.Platform {
 	return wanted
 }
 
-// read returns the image's index: from the store, or from the registry.
+// read returns the image's index: from the store, or from the registry. It is
+// verified in either case, since a disk can fail as well.
 func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
 		return nil, err
 	}
 	if _, err := p.t.Store.Info(ctx, desc.Digest); err == nil {
-		return stored.ReadManifest(ctx, p.t.Store, desc)
+		data, err := stored.ReadManifest(ctx, p.t.Store, desc)
+		if err != nil {
+			return nil, err
+		}
+		return data, remote.Verify(data, desc)
 	}
 	f, err := p.src.Fetcher(ctx, p.name)
 	if err != nil {

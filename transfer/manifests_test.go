@@ -1,7 +1,10 @@
 package transfer
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -90,5 +93,23 @@ func TestAbsurdIndexes(t *testing.T) {
 				t.Errorf("%s: %v lacks %q", c.name, err, text)
 			}
 		}
+	}
+}
+
+// An index that the disk lost bytes of is an error, and not the end of the daemon.
+func TestDamagedIndexInTheStore(t *testing.T) {
+	b := newBench(t)
+	nested := b.index("nested", on("linux/amd64", b.manifest("app")))
+	root := b.index("root", nested)
+	path := filepath.Join(b.dir, "blobs", "sha256", nested.Digest.Encoded())
+	if err := os.Chmod(path, 0o600); err != nil { // what is no blob's path fails here
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte(" "), int(nested.Size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.pull().tellManifests(b.ctx, root, amd64, nil)
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "index "+nested.Digest.String()) {
+		t.Errorf("%v, want one that names the index", err)
 	}
 }
