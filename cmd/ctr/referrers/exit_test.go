@@ -61,6 +61,7 @@ func TestFetchedExitCode(t *testing.T) {
 		"left":               {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 0, 1)}}, exitNone},
 		"unknown":            {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 1, 0), subject(discovery.Unknown, 0, 0)}}, exitUnknown},
 		"truncated":          {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Truncated, 1, 0)}}, exitUnknown},
+		"not all asked":      {explain.Explanation{Unasked: 1, Subjects: []explain.Subject{subject(discovery.Present, 1, 0)}}, exitUnknown},
 		"refused, unknown":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Unknown, 0, 0)}}, exitRefused},
 		"refused, nothing":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Absent, 0, 0)}}, exitRefused},
 		"a referrer's alone": {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Absent, 0, 0), subject(discovery.Absent, 1, 0)}}, 0},
