@@ -283,8 +283,8 @@ func TestPagesDoNotWaitForEachOther(t *testing.T) {
 	path := base + "referrers/" + w.subject.Digest.String()
 	w.server.On(path, hostile.Index(sbom).With("Link", `<`+path+`/next>; rel="next"`))
 	w.server.On(path+"/next", hostile.Answer{Hang: true})
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1},
-		func(c *Config) { c.Limits.Timeout = 2 * time.Second })
+	out, _ := w.gatherWith(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, 1,
+		func(c *Config) { c.Limits.Timeout = time.Millisecond })
 	w.wantTied(w.subject, sbom)
 	w.wantStatus(out, discovery.Unknown)
 }

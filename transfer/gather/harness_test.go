@@ -137,6 +137,13 @@ func (w *world) config(rule policy.Rule) Config {
 // gather takes what the rule says of the subject.
 func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *policy.Selection) {
 	w.t.Helper()
+	return w.gatherWith(rule, 0, change...)
+}
+
+// gatherWith does so for an image that is complete when so many of its referrers are,
+// and never before, however slow the machine is.
+func (w *world) gatherWith(rule policy.Rule, taken int, change ...func(*Config)) (*Outcome, *policy.Selection) {
+	w.t.Helper()
 	config := w.config(rule)
 	for _, c := range change {
 		c(&config)
@@ -144,6 +151,20 @@ func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *po
 	g := New(w.ctx, config)
 	defer g.Close()
 	g.Image(w.subject)
+	g.mu.Lock()
+	s := g.subjects[0]
+	g.mu.Unlock()
+	for deadline := time.Now().Add(time.Minute); taken > 0; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		n := len(s.taken)
+		s.mu.Unlock()
+		if n >= taken {
+			break
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%d referrers came in a minute, want %d", n, taken)
+		}
+	}
 	out := g.Wait(w.ctx)
 	if err := g.Tie(w.ctx, out, w.subject); err != nil {
 		w.t.Fatal(err)
