@@ -102,7 +102,7 @@ func answers(s gather.Subject) []explain.Answer {
 	return out
 }
 
-// isStored says whether the manifest or index is in the content store.
+// isStored reports whether the manifest or index is in the content store.
 func (p *pull) isStored(ctx context.Context, dgst digest.Digest) bool {
 	_, err := p.t.Store.Info(ctx, dgst)
 	return err == nil

@@ -56,7 +56,7 @@ func NewFetch(opts ...FetchOpt) *FetchDestination {
 // Platforms returns the platforms that the client named.
 func (d *FetchDestination) Platforms() []ocispec.Platform { return d.platforms }
 
-// AllPlatforms says whether every manifest that is stored is asked about.
+// AllPlatforms reports whether every manifest that is stored is asked about.
 func (d *FetchDestination) AllPlatforms() bool { return d.allPlatforms }
 
 // MarshalAny writes the message, and waits for the answer beside it.

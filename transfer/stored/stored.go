@@ -251,7 +251,7 @@ func contentSize(ctx context.Context, store Store, m *artifact.Manifest, nesting
 	return total
 }
 
-// Whole says whether a referrer is stored with all that it names.
+// Whole reports whether a referrer is stored with all that it names.
 func Whole(ctx context.Context, store Store, desc ocispec.Descriptor) bool {
 	m, err := Manifest(ctx, store, desc)
 	if err != nil {

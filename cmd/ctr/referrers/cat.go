@@ -15,16 +15,16 @@ import (
 
 var catCommand = &cli.Command{
 	Name:      "cat",
-	Usage:     "Print what a stored referrer holds: the SBOM, the signature",
+	Usage:     "Print the content of a stored referrer: the SBOM, the signature",
 	ArgsUsage: "[flags] <image> [<digest>]",
-	Description: `Print the content of one referrer that is stored with the image to standard
-output. It is named by the digest that ` + "`ctr referrers ls`" + ` shows, or found by its
-artifact type. Where several are meant they are listed on standard error, and none
-is printed; likewise the layers of an artifact that has several. No registry is asked.
+	Description: `Print the content of one stored referrer of the image to standard output. Name it
+by the digest that ` + "`ctr referrers ls`" + ` shows, or select it by its artifact type. If
+several match, they are listed on standard error and none is printed; the same goes
+for an artifact with several layers. No registry is asked.
 
-The content is verified while it streams: where its digest turns out to be wrong
-this ends with an error, and what was printed must not be used. On a terminal,
-characters that would steer it are shown as "?".
+The content is verified while it streams: if its digest is wrong the command ends
+with an error, and the output must not be used. On a terminal, control characters
+are shown as "?".
 
 Examples:
   ctr referrers cat --artifact-type sboms docker.io/library/alpine:latest > sbom.json
@@ -33,7 +33,7 @@ Examples:
 	Flags: []cli.Flag{
 		&cli.StringFlag{
 			Name:  "digest",
-			Usage: "Digest of the referrer, in place of the argument",
+			Usage: "Digest of the referrer, instead of the argument",
 		},
 		&cli.StringSliceFlag{
 			Name:  "artifact-type",
@@ -41,12 +41,12 @@ Examples:
 		},
 		&cli.StringFlag{
 			Name:  "media-type",
-			Usage: "Media type of the layer to print, where there are several",
+			Usage: "Media type of the layer to print, if there are several",
 		},
 		&cli.IntFlag{
 			HideDefault: true,
 			Name:        "layer",
-			Usage:       "Number of the layer to print, from 0, where there are several",
+			Usage:       "Number of the layer to print, from 0, if there are several",
 		},
 		&cli.BoolFlag{
 			Name:  "manifest",

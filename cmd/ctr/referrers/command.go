@@ -12,11 +12,11 @@ import (
 var Command = &cli.Command{
 	Name:    "referrers",
 	Aliases: []string{"referrer"},
-	Usage:   "Show, fetch and push what refers to images: signatures, attestations, SBOMs",
-	Description: `Referrers are what points at an image from its repository: signatures,
+	Usage:   "List, fetch and push the referrers of images: signatures, attestations, SBOMs",
+	Description: `Referrers are artifacts in a repository that refer to an image: signatures,
 attestations, SBOMs. A pull brings those that the daemon's rules choose; these
-commands show what came, fetch what is new, print what is stored, explain what
-a pull would take, and push an image with what is stored.
+commands list the stored ones, fetch new ones, print their content, explain what
+a pull would take, and push an image with its stored referrers.
 
 ` + exitCodes,
 	ArgsUsage:                 "command [command options]",

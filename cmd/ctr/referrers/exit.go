@@ -19,11 +19,11 @@ const (
 const exitCodes = `Exit codes:
   0  done
   1  an error
-  2  the command line cannot be understood
-  3  there is nothing of what was asked for
-  4  it is not known in full: a registry failed, a limit cut its answer, or none was asked
-  5  several are meant, and one has to be chosen
-  6  what the daemon's rule requires is not there, or on_error = "fail" and something is unknown`
+  2  the command line is wrong
+  3  nothing was found
+  4  the answer is incomplete: a registry failed, a limit was reached, or none was asked
+  5  several match, and one has to be chosen
+  6  something that the daemon's rule requires is missing, or on_error = "fail" and a subject is unknown`
 
 // codedError is an error with an exit code. It is no cli.ExitCoder: the cli would
 // print it itself, not as ctr does.

@@ -22,13 +22,13 @@ var explainCommand = &cli.Command{
 	Name:      "explain",
 	Usage:     "Explain what a pull takes of an image's referrers, and why",
 	ArgsUsage: "[flags] <ref>",
-	Description: `Ask the registry what refers to the image, and say which rule of the daemon
-matches, what each host answered, and of every referrer whether a pull would take
-it and why. Nothing is stored. An image that is stored is explained at its stored
-digest, any other at what its tag points to now.
+	Description: `Ask the registry for the referrers of the image, and report which rule of the
+daemon matches, what each host answered, and for every referrer whether a pull would
+take it and why. Nothing is stored. A stored image is explained at its stored digest,
+any other at the digest that its tag has now.
 
-That a pull would fail by the rule is an answer, not an error: the last line says so,
-in JSON the field "refused". An image that has no manifest for the platform is an
+If the rule would fail a pull, that is an answer and not an error: the last line says
+so, in JSON the field "refused". An image without a manifest for the platform is an
 error.
 
 Examples:

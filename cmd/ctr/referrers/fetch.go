@@ -19,15 +19,15 @@ var fetchCommand = &cli.Command{
 	Name:      "fetch",
 	Usage:     "Fetch the referrers of an image that is stored, without pulling it",
 	ArgsUsage: "[flags] <image>",
-	Description: `Ask the registry what refers to the image, as it is stored here, and store what
-the daemon's rule chooses of it, as a pull does. The image itself stays as it is,
-whatever its tag says by now, and no referrer that is stored is let go: one that the
-registry no longer lists is marked.
+	Description: `Ask the registry for the referrers of the stored image, and store those that the
+daemon's rule chooses, as a pull does. The image itself is not changed, even if its
+tag has moved, and no stored referrer is removed: one that the registry no longer
+lists is marked.
 
-Of an image for several platforms its index and its manifest for the daemon's own
-platform are asked about, unless flags say otherwise.
+For a multi-platform image, the index and the manifest for the daemon's platform are
+asked about, unless flags say otherwise.
 
-What came is kept even where this ends with exit code 4 or 6.
+Fetched referrers are kept even if the exit code is 4 or 6.
 
 Examples:
   ctr referrers fetch docker.io/library/alpine:latest
@@ -41,11 +41,11 @@ Examples:
 		},
 		&cli.BoolFlag{
 			Name:  "all-platforms",
-			Usage: "Ask about every manifest of the image that is stored",
+			Usage: "Ask about every stored manifest of the image",
 		},
 		&cli.StringSliceFlag{
 			Name:  "artifact-type",
-			Usage: "Fetch what is of the artifact type, glob or set, in place of the rule's",
+			Usage: "Fetch referrers of the artifact type, glob or set instead of the rule's",
 		},
 		&cli.IntFlag{
 			HideDefault: true,

@@ -21,15 +21,15 @@ var lsCommand = &cli.Command{
 	Aliases:   []string{"list"},
 	Usage:     "List the referrers that are stored with an image, or with all images",
 	ArgsUsage: "[flags] [<image>]",
-	Description: `List the referrers that are in the content store, tied to the image: those of
-its index and those of each of its manifests that is stored. No registry is asked.
-Without an image, all images are listed with how many of each kind refer to them.
+	Description: `List the stored referrers of the image: those of its index and those of each of
+its stored manifests. No registry is asked. Without an image, list all images with
+the number of referrers of each kind.
 
-The status of a subject says what the last pull or fetch learnt:
+The status of a subject is the result of the last pull or fetch:
   present    the registry listed its referrers
   absent     the registry said that there are none
-  unknown    it could not be learnt, or no one asked
-  truncated  a limit cut the list
+  unknown    no registry gave a usable answer, or none was asked
+  truncated  a limit was reached
 
 Examples:
   ctr referrers ls
@@ -43,12 +43,12 @@ Examples:
 		},
 		&cli.StringSliceFlag{
 			Name:  "artifact-type",
-			Usage: "List those of the artifact type, glob or set alone, and exit with 3 or 4 where there is none",
+			Usage: "List only referrers of the artifact type, glob or set; exit with 3 or 4 if there are none",
 		},
 		&cli.IntFlag{
 			HideDefault: true,
 			Name:        "depth",
-			Usage:       "List that many levels of referrers: 1 is those of the image alone (default: all)",
+			Usage:       "List that many levels of referrers; 1 lists only those of the image (default: all)",
 		},
 		&cli.BoolFlag{
 			Name:    "quiet",

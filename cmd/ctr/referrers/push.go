@@ -22,12 +22,11 @@ var pushCommand = &cli.Command{
 	Name:      "push",
 	Usage:     "Push an image to a remote, with its stored referrers",
 	ArgsUsage: "[flags] <remote> [<local>]",
-	Description: `Push an image, and after it what is stored of its referrers, whatever the
-daemon's key push says: those of its index and of each manifest that is pushed, and
-theirs. Where the registry does not list referrers by itself, its fallback tag is
-written.
+	Description: `Push an image and then its stored referrers, whatever the value of the daemon's
+key push: those of its index and of each manifest that is pushed, and their own
+referrers. If the registry has no referrers API, the fallback tag is updated.
 
-With --artifact-type only those of the types are pushed: exact media types, globs,
+With --artifact-type only referrers of those types are pushed: exact media types, globs,
 the sets signatures, attestations, sboms and all, and denials, which begin with "!".
 
 Examples:
@@ -41,7 +40,7 @@ Examples:
 		},
 		&cli.StringSliceFlag{
 			Name:  "artifact-type",
-			Usage: "Push only referrers of the artifact type, glob or set (default: all that are stored)",
+			Usage: "Push only referrers of the artifact type, glob or set (default: all stored ones)",
 		},
 	),
 	Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -100,7 +99,7 @@ Examples:
 	},
 }
 
-// inPart says whether content is missing that the image names.
+// inPart reports whether content is missing that the image names.
 func inPart(ctx context.Context, store content.Store, target ocispec.Descriptor) bool {
 	missing := false
 	_ = images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {

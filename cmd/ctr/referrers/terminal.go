@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// printable keeps what a stranger wrote from steering the terminal.
+// printable keeps text from the network from steering the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -19,7 +19,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// isTerminal says whether a person may be reading.
+// isTerminal reports whether a person may be reading.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
