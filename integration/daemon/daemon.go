@@ -183,14 +183,11 @@ imports = []
 		d.config.Plugin, d.sockets()+d.config.Extra)
 }
 
-// nri switches NRI off: its socket lies in /var/run, where two daemons that start at
-// once take it from each other, and one of them ends.
-const nri = "[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n"
-
-// sockets are the daemon's own.
+// sockets are the daemon's own, and so are the other places that it writes to.
 func (d *Daemon) sockets() string {
+	tables := strings.Join(d.own(), "") + d.config.More
 	if d.config.Version == 3 {
-		return nri + d.config.More + fmt.Sprintf("\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
+		return tables + fmt.Sprintf("\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", d.Address, d.Address+".ttrpc")
 	}
 	return fmt.Sprintf(`[plugins."io.containerd.server.v1.grpc"]
   address = %q
@@ -198,8 +195,8 @@ func (d *Daemon) sockets() string {
   address = %q
 [plugins."io.containerd.server.v1.debug"]
   address = %q
-%s%s
-`, d.Address, d.Address+".ttrpc", d.Address+".debug", nri, d.config.More)
+%s
+`, d.Address, d.Address+".ttrpc", d.Address+".debug", tables)
 }
 
 func (d *Daemon) start(ctx context.Context) error {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,16 +16,36 @@ func (d *Daemon) paths(file string) string {
 		"/run/containerd", filepath.Join(d.Dir, "state"),
 		"/var/lib/containerd", filepath.Join(d.Dir, "root"),
 		"/etc/containerd", d.Dir,
+		"/opt/containerd", d.opt(),
+		"/etc/cni", d.cni(),
 		"/var/run/nri/nri.sock", filepath.Join(d.Dir, "nri.sock"),
 	).Replace(file)
 }
 
-// node is a node's config.toml.
+// node is a node's config.toml, with the tables that it lacks.
 func (d *Daemon) node(file string) string {
-	if strings.Contains(file, "io.containerd.nri.v1.nri") {
-		return d.paths(file)
+	quoted := strings.ReplaceAll(file, "'", `"`) // as containerd prints it
+	out := d.paths(file)
+	for _, table := range d.own() {
+		if name, _, _ := strings.Cut(table, "\n"); !strings.Contains(quoted, name) {
+			out += table
+		}
 	}
-	return d.paths(file) + nri
+	return out
+}
+
+func (d *Daemon) opt() string { return filepath.Join(d.Dir, "opt") }
+func (d *Daemon) cni() string { return filepath.Join(d.Dir, "cni") }
+
+// own are tables that keep a daemon to its directory. By default containerd makes
+// /opt/containerd, CRI makes /etc/cni/net.d, and the socket of NRI lies in /var/run,
+// where two daemons that start at once take it from each other, and one of them ends.
+func (d *Daemon) own() []string {
+	return []string{
+		"[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n",
+		fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", d.opt()),
+		fmt.Sprintf("[plugins.\"io.containerd.cri.v1.runtime\".cni]\n  conf_dir = %q\n", filepath.Join(d.cni(), "net.d")),
+	}
 }
 
 // writeFiles writes the configuration, and gives the directory to the daemon's
