@@ -80,6 +80,9 @@ func parseConfig(table map[string]any) (*Config, error) {
 	if err := decodeTable(table, &c); err != nil {
 		return nil, err
 	}
+	if err := checkWritten(table["rules"]); err != nil {
+		return nil, err
+	}
 	for _, check := range []struct {
 		key string
 		ok  bool
@@ -97,6 +100,24 @@ func parseConfig(table map[string]any) (*Config, error) {
 		}
 	}
 	return &c, nil
+}
+
+// checkWritten refuses what stands in a [policy.Rule] for a key that is left out,
+// where it is written: depth = 0 would follow referrers two levels deep, which
+// nobody means by it.
+func checkWritten(rules any) error {
+	list, _ := rules.([]any)
+	for i, r := range list {
+		for key, value := range r.(map[string]any) {
+			switch {
+			case key == "depth" && value == int64(0):
+				return fmt.Errorf("rule %d: %w", i+1, badValue(key, value, fmt.Sprintf("1 to %d, or leave it out for %d; artifact_types = [] takes nothing", policy.MaxDepth, policy.DefaultDepth)))
+			case key == "on_error" && value == "":
+				return fmt.Errorf("rule %d: %w", i+1, badValue(key, value, fmt.Sprintf("%q or %q, or leave it out for %[1]q", policy.Warn, policy.Fail)))
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Config) limits() gather.Limits {

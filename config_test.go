@@ -151,6 +151,8 @@ func TestConfigRejects(t *testing.T) {
 		{"bad required", rule(`required = ["vex"]`), `rule 1: required: "vex"`, "signatures, attestations, sboms, all"},
 		{"denial required", rule(`required = ["!sboms"]`), `rule 1: required: "!sboms"`, "name what must be there"},
 		{"bad depth", rule("depth = 9"), "rule 1: depth: 9", "write 1 to 8"},
+		{"depth of zero", rule("depth = 1") + "\n" + rule("depth = 0"), "rule 2: key depth = 0", "write 1 to 8, or leave it out for 2; artifact_types = [] takes nothing"},
+		{"empty on_error", rule(`on_error = ""`), `rule 1: key on_error = ""`, `write "warn" or "fail", or leave it out for "warn"`},
 		{"bad on_error", rule(`on_error = "ignore"`), `rule 1: on_error: "ignore"`, `write "warn" or "fail"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -61,6 +61,7 @@ const (
 	stockTransferID = "local"
 	stockServiceID  = "transfer"
 
+	pluginName    = "io.containerd.transfer.v1.referrers"
 	stockTransfer = "io.containerd.transfer.v1.local"
 	stockService  = "io.containerd.grpc.v1.transfer"
 )
@@ -103,11 +104,11 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	}
 	config, err := parseConfig(*ic.Config.(*map[string]any))
 	if err != nil {
-		return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers: %w", err)
+		return nil, fmt.Errorf("configuration of %s: %w", pluginName, err)
 	}
 	rules, err := policy.New(config.Rules)
 	if err != nil {
-		return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers: %w", err)
+		return nil, fmt.Errorf("configuration of %s: %w", pluginName, err)
 	}
 	local, err := initLocal(ic, config.Local)
 	if err != nil {
@@ -150,13 +151,12 @@ func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Trans
 		if r.Type != plugins.TransferPlugin || r.ID != stockTransferID {
 			continue
 		}
-		config := reflect.New(reflect.TypeOf(r.Config).Elem())
-		config.Elem().Set(reflect.ValueOf(r.Config).Elem())
-		if err := decodeForeign(settings, config.Interface()); err != nil {
-			return nil, fmt.Errorf("configuration of io.containerd.transfer.v1.referrers, table local: %w", err)
+		config := copyConfig(r.Config)
+		if err := decodeForeign(settings, config); err != nil {
+			return nil, fmt.Errorf("configuration of %s, table local: %w", pluginName, err)
 		}
 		lic := *ic
-		lic.Config = config.Interface()
+		lic.Config = config
 		instance, err := r.InitFn(&lic)
 		if err != nil {
 			return nil, fmt.Errorf("initialize %s: %w", stockTransfer, err)
@@ -166,6 +166,14 @@ func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Trans
 	return nil, fmt.Errorf("%s is not registered: %w", stockTransfer, plugin.ErrPluginNotFound)
 }
 
+// copyConfig copies what a plugin's registered configuration points at, so that its
+// defaults stay what they are.
+func copyConfig(config any) any {
+	v := reflect.New(reflect.TypeOf(config).Elem())
+	v.Elem().Set(reflect.ValueOf(config).Elem())
+	return v.Interface()
+}
+
 func initService(ic *plugin.InitContext) (any, error) {
 	active := ic.Plugins().Get(plugins.TransferPlugin, transferID)
 	var failed error
@@ -173,22 +181,23 @@ func initService(ic *plugin.InitContext) (any, error) {
 		_, failed = active.Instance()
 	}
 	inert := active == nil || plugin.IsSkipPlugin(failed)
-	if active != nil && failed == nil {
+	if failed != nil && !inert {
+		return nil, fmt.Errorf("no transfer plugin to serve: %w", failed)
+	}
+	if !inert {
 		warnOfCRI(ic)
 	}
 	switch stock := enabled(ic, plugins.GRPCPlugin, stockServiceID); {
-	case stock && inert:
-		return nil, fmt.Errorf("referrers are not active: %w", plugin.ErrSkipPlugin)
+	case stock && inert: // of which the transfer plugin has said what to write
+		return nil, fmt.Errorf("the stock service is enabled: %w", plugin.ErrSkipPlugin)
 	case stock:
 		log.G(ic.Context).Warnf("referrers are active, but the stock transfer service loses hosts directory and scheme of a pull, so that nothing can be known absent: add %q to disabled_plugins", stockService)
 		return nil, fmt.Errorf("the stock service is enabled: %w", plugin.ErrSkipPlugin)
-	case inert:
-		log.G(ic.Context).Warnf("referrers are not active: add %q to disabled_plugins; until then this service serves the stock transfer plugin", stockTransfer)
+	case active == nil:
+		log.G(ic.Context).Warnf("referrers are not active: remove %q from disabled_plugins, and add %q", pluginName, stockTransfer)
+	case inert: // as above; this service serves the stock transfer plugin
 	default:
 		log.G(ic.Context).Info("referrers are active: pulls through the transfer service bring them")
-	}
-	if failed != nil && !inert {
-		return nil, fmt.Errorf("no transfer plugin to serve: %w", failed)
 	}
 	t, err := ic.GetSingle(plugins.TransferPlugin)
 	if errors.Is(err, plugin.ErrPluginMultipleInstances) {
