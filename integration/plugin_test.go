@@ -22,21 +22,57 @@ func TestDisabledPlugins(t *testing.T) {
 	}{
 		{"none", nil, 0, `referrers are not active: to have pulls bring them, add \"io.containerd.transfer.v1.local\" and \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
 		{"local", []string{daemon.StockTransfer}, 5, `referrers are active, but the stock transfer service loses hosts directory and scheme of a pull, so that nothing can be known absent: add \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
-		{"service", []string{daemon.StockService}, 0, `referrers are not active: add \"io.containerd.transfer.v1.local\" to disabled_plugins`},
+		{"service", []string{daemon.StockService}, 0, `referrers are not active: to have pulls bring them, add \"io.containerd.transfer.v1.local\" and \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
 		{"both", daemon.Active, 5, "referrers are active: pulls through the transfer service bring them"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := startDaemon(t, daemon.Config{Disabled: tc.disabled, Plugin: everything})
+			// Before any pull: what is said at start must do.
+			if lines := d.LogLines("referrers are "); len(lines) != 1 || !strings.Contains(lines[0], tc.says) {
+				t.Errorf("the log says\n%s\nwant one line with\n%s", strings.Join(lines, "\n"), tc.says)
+			}
+			if lines := d.LogLines("disabled_plugins"); tc.name == "both" && len(lines) != 0 || tc.name != "both" && len(lines) != 1 {
+				t.Errorf("%d lines of the log say what to write: %q", len(lines), lines)
+			}
+			wantLoaded(t, d, "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
+
 			image := reg.Host + "/app:v1"
 			pull(t, d, image)
 			if n := len(ls(t, d, image).Referrers); n != tc.referrers {
-				t.Errorf("%d referrers are stored, want %d", n, tc.referrers)
+				t.Errorf("%d referrers came with a pull by ctr, want %d", n, tc.referrers)
 			}
-			if lines := d.LogLines(tc.says); len(lines) != 1 {
-				t.Errorf("%d lines of the log say what is active, want 1: %q", len(lines), d.LogLines("referrers"))
+			criPull(t, d, image)
+			if n := len(criStored(t, d, image).Referrers); n != tc.referrers {
+				t.Errorf("%d referrers came with a pull by CRI, want %d", n, tc.referrers)
+			}
+			// A source of Go's that selects nothing is for every daemon.
+			ctr(t, d, "images", "rm", "--sync", image)
+			if err := clientPull(t, d, image, nil); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(ls(t, d, image).Referrers); n != tc.referrers {
+				t.Errorf("%d referrers came with a pull by a client, want %d", n, tc.referrers)
 			}
 			wantClean(t, d)
 		})
+	}
+}
+
+// wantLoaded fails where a plugin of the daemon is not there, or did not load.
+func wantLoaded(t *testing.T, d *daemon.Daemon, names ...string) {
+	t.Helper()
+	plugins, err := d.Client.IntrospectionService().Plugins(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded := map[string]bool{}
+	for _, p := range plugins.Plugins {
+		loaded[p.Type+"."+p.ID] = p.InitErr == nil
+	}
+	for _, name := range names {
+		if !loaded[name] {
+			t.Errorf("%s is not loaded", name)
+		}
 	}
 }
 
@@ -50,7 +86,10 @@ func TestConfigurationThatCannotBeMeant(t *testing.T) {
 		{"glob", strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), `rule 1: repositories: \"https://registry.example.com/**\" has a scheme; leave it out`},
 		{"size", `max_blob_size = "32 megs"`, `\"32 megs\" is no size: write a whole number and B, KiB, MiB, GiB or TiB`},
 		{"duration", `timeout = "30 seconds"`, `\"30 seconds\" is no duration: write a number and a unit`},
-		{"local", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nmax_downloads = 3\n", "table local: unknown key max_downloads"},
+		{"depth", rule("depth = 0"), "rule 1: key depth = 0: write 1 to 8, or leave it out for 2"},
+		{"local", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nmax_downloads = 3\n", "table local: unknown key max_downloads: check its spelling"},
+		{"local, in another case", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nMax_Concurrent_Downloads = 3\n", "table local: unknown key Max_Concurrent_Downloads: check its spelling"},
+		{"local, of another type", "[plugins.\"io.containerd.transfer.v1.referrers\".local]\nmax_concurrent_downloads = \"3\"\n", `table local: key max_concurrent_downloads = \"3\": write a number`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := startDaemon(t, daemon.Config{
@@ -60,6 +99,9 @@ func TestConfigurationThatCannotBeMeant(t *testing.T) {
 			})
 			if len(d.LogLines(tc.says)) == 0 {
 				t.Errorf("the log does not say %q: %q", tc.says, d.LogLines("failed to load plugin"))
+			}
+			if lines := d.LogLines("referrers are active"); len(lines) != 0 {
+				t.Errorf("the log says that a plugin which did not load is active: %q", lines)
 			}
 			if _, err := d.Ctr(testContext(t), "images", "pull", "127.0.0.1:1/app:v1"); err == nil || !strings.Contains(err.Error(), "unknown service") {
 				t.Errorf("the transfer service is served all the same: %v", err)
