@@ -22,7 +22,7 @@ import (
 // both runs a test against stock containerd and against one with the plugin.
 func both(t *testing.T, test func(t *testing.T, d *daemon.Daemon, active bool)) {
 	for _, active := range []bool{false, true} {
-		name, config := "stock", daemon.Config{}
+		name, config := "stock", daemon.Config{Binary: stockBinary(t)}
 		if active {
 			name, config = "plugin", daemon.Config{Disabled: daemon.Active, Plugin: everything}
 		}
@@ -211,42 +211,5 @@ func TestFlagHTTPTrace(t *testing.T) {
 		if len(d.LogLines("Connection successful")) == 0 {
 			t.Error("no connection was traced")
 		}
-	})
-}
-
-// Operations that the plugin does not change still work through it: push,
-// export, import, tag.
-func TestOtherOperations(t *testing.T) {
-	f := loadFixture(t)
-	reg := startRegistry(t, registry.Olareg)
-	wholeFixture(f, t, reg)
-	both(t, func(t *testing.T, d *daemon.Daemon, _ bool) {
-		ctx := testContext(t)
-		image, tagged := reg.Host+"/app:v1", fmt.Sprintf("%s/pushed-%d:v2", reg.Host, len(d.Dir)+os.Getpid())
-		archive := filepath.Join(t.TempDir(), "image.tar")
-		run := func(args ...string) string {
-			t.Helper()
-			out, err := d.Ctr(ctx, args...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return out
-		}
-		run("images", "pull", "--all-platforms", "--plain-http", image)
-		run("images", "tag", image, tagged)
-		run("images", "push", "--plain-http", tagged)
-		if reg.Count("PUT /v2/pushed-") == 0 {
-			t.Error("nothing was pushed")
-		}
-		export(t, d, archive, "--all-platforms", archive, tagged)
-		run("images", "rm", "--sync", image, tagged)
-		if n := len(contents(t, d)); n != 0 {
-			t.Errorf("%d blobs are left", n)
-		}
-		run("images", "import", "--all-platforms", archive)
-		if out := run("images", "ls", "-q"); !slices.Contains(strings.Fields(out), tagged) {
-			t.Errorf("the archive does not hold %s: %s", tagged, out)
-		}
-		run("images", "check")
 	})
 }
