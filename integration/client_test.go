@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/image"
@@ -17,6 +19,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	registries "github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
@@ -73,6 +76,61 @@ func TestClientSelection(t *testing.T) {
 			wantNames(t, f, ls(t, d, ref), tc.want...)
 		})
 	}
+}
+
+// A Selection of everything is held by the limits as the rule is.
+func TestClientSelectionLiftsNoLimit(t *testing.T) {
+	const blob, referrers = 600, 4
+	for _, tc := range []struct {
+		name, plugin string
+		most         int   // referrers
+		bytes        int64 // of all that is stored of them
+	}{
+		{"max_referrers", "max_referrers = 2\n", 2, 1 << 20},
+		{"max_blob_size", "max_blob_size = \"599B\"\n", 0, 1 << 20},
+		{"max_total_size", "max_total_size = \"2500B\"\n", 2, 2500},
+		{"none", "", referrers, 1 << 20},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			reg := startRegistry(t, registries.Olareg)
+			image := pushSmall(t, reg, "app", "v1", "image")
+			for i := range referrers {
+				attach(t, reg, "app", image.Descriptor, "application/vnd.example.text", []byte(strings.Repeat(fmt.Sprint(i), blob)))
+			}
+			d := startDaemon(t, active(tc.plugin+rule(`artifact_types = ["signatures"]`)))
+			ref := reg.Host + "/app:v1"
+			if err := clientPull(t, d, ref, nil); err != nil {
+				t.Fatal(err)
+			}
+			before := storedBytes(t, d)
+			if err := clientPull(t, d, ref, &api.Selection{ArtifactTypes: []string{"all"}}); err != nil {
+				t.Fatal(err)
+			}
+			read := ls(t, d, ref)
+			status := discovery.Truncated
+			if tc.name == "none" {
+				status = discovery.Present
+			}
+			if n := len(read.Referrers); n > tc.most || (tc.name != "max_total_size" && n != tc.most) || read.Status != status {
+				t.Errorf("%d referrers are stored, status %q; want %d, %q", n, read.Status, tc.most, status)
+			}
+			if n := storedBytes(t, d) - before; n > tc.bytes {
+				t.Errorf("%d bytes came in, want at most %d", n, tc.bytes)
+			}
+		})
+	}
+}
+
+// storedBytes is the size of all that is in the daemon's content store.
+func storedBytes(t *testing.T, d *daemon.Daemon) (n int64) {
+	t.Helper()
+	if err := d.Client.ContentStore().Walk(testContext(t), func(info content.Info) error {
+		n += info.Size
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // A daemon whose plugin is not active refuses a pull with a Selection, rather
