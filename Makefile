@@ -111,8 +111,11 @@ lint: $(TOOLS)/golangci-lint ## golangci-lint over all modules, and gofmt
 cross: ## compile the library for every platform that containerd has
 	@set -e; for os in linux windows darwin freebsd; do echo "build for $$os"; GOOS=$$os $(GO) build ./...; done
 
+# Files of messages that are gone go. buf's own "clean: true" would take doc.go as well,
+# which is written by hand.
 proto: $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## generate api/ from proto/
 	PATH="$(TOOLS):$$PATH" buf lint
+	@find api -name '*.pb.go' -delete
 	PATH="$(TOOLS):$$PATH" buf generate
 
 check-proto: ## fail where api/ is not what proto/ generates
