@@ -48,6 +48,17 @@ COSIGN2_VERSION       := v2.6.1
 BENCH    ?= full
 BENCHDIR ?= /dev/shm
 
+# What a daemon needs, said before anything is built; integration/daemon says it in the
+# same words. The pattern is bit 21 of the effective capabilities, CAP_SYS_ADMIN.
+define RIGHTS
+if [ "$$(id -u)" != 0 ]; then \
+	echo "demo: containerd needs root to unpack and mount layers; run this as root, for instance with sudo" >&2; exit 1; \
+fi; \
+case "$$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)" in *[2367abef]?????) ;; *) \
+	echo "demo: containerd needs the capability CAP_SYS_ADMIN to mount layers, which this root lacks; run this outside of the container, or in one with --privileged" >&2; exit 1; \
+esac
+endef
+
 .PHONY: bench waterfall bench-go help build demo test test-unit test-integration soak lint fuzz release check-release proto check-proto fixture cross tools clean
 
 help: ## list the targets
@@ -58,7 +69,9 @@ build: ## bin/containerd and bin/ctr
 	@test -e bin/containerd || echo "building bin/containerd and bin/ctr, which takes minutes the first time" >&2
 	@cd cmd && $(STATIC) -o ../bin/ ./containerd ./ctr
 
-demo: build ## pull a signed image from an embedded registry and show what came (needs root)
+demo: ## pull a signed image from an embedded registry and show what came (needs root)
+	@$(RIGHTS)
+	@$(MAKE) --no-print-directory build
 	@cd integration && $(GO) build -o ../bin/demo ./demo
 	@bin/demo
 

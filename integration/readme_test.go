@@ -2,8 +2,6 @@ package integration
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,16 +24,12 @@ func TestReadmeDemo(t *testing.T) {
 		t.Errorf("the quick start begins on line %d, after line 30", line)
 	}
 	want, _, _ := strings.Cut(block, "```")
-	demo := filepath.Join(t.TempDir(), "demo")
-	if out, err := exec.Command("go", "build", "-o", demo, "./demo").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	cmd := exec.CommandContext(testContext(t), demo)
-	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	cmd, temp := demo(t)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	wantNoTrace(t, temp)
 	if got, want := normal(string(out)), normal(want); got != want {
 		t.Errorf("the demonstration prints\n%s\nand the README\n%s", got, want)
 	}
