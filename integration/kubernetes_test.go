@@ -41,9 +41,55 @@ func kubernetesNode(t *testing.T, reg *registry.Registry) map[string]string {
 	hosts := strings.NewReplacer("https://registry.example.com", reg.URL(), "https://mirror.example.com", reg.URL()+"/").
 		Replace(doc.block(t, "toml", "server = "))
 	return map[string]string{
-		"config.toml": "version = 4\n" + node4 + "[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"/etc/containerd/certs.d\"\n",
+		"config.toml": "version = 4\n" + node4 + doc.block(t, "toml", criRegistry),
 		dropInFile:    readDoc(t, dropInFile),
 		"certs.d/registry.example.com/hosts.toml": hosts,
+	}
+}
+
+const criRegistry = `[plugins."io.containerd.cri.v1.images".registry]`
+
+// CRI reads a hosts directory that config.toml names alone, and none by default or of
+// a list, with the plugin as without. Where this fails since a containerd reads more,
+// docs/kubernetes.md asks for too much.
+func TestKubernetesHostsDirectory(t *testing.T) {
+	const certs = "/etc/containerd/certs.d"
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	hosts := filepath.Join(t.TempDir(), "hosts.toml")
+	if err := os.WriteFile(hosts, fmt.Appendf(nil, "server = %q\n", reg.URL()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	one := kubernetesDoc(readDoc(t, "kubernetes.md")).block(t, "toml", criRegistry)
+	if !strings.Contains(one, fmt.Sprintf("config_path = %q\n", certs)) {
+		t.Errorf("docs/kubernetes.md names another directory: %s", one)
+	}
+	for _, tc := range []struct {
+		name, table string
+		read        bool
+	}{
+		{"default", "", false},
+		{"list", strings.ReplaceAll(one, certs, certs+":/etc/docker/certs.d"), false},
+		{"one", one, true},
+	} {
+		for _, with := range []string{"stock", "plugin"} {
+			t.Run(tc.name+", "+with, func(t *testing.T) {
+				config := active(everything + tc.table)
+				if with == "stock" {
+					config = daemon.Config{Binary: stockBinary(t), Extra: tc.table}
+				}
+				// An /etc of the daemon's own, which nobody else sees.
+				config.Before = []string{"unshare", "--mount", "sh", "-c", fmt.Sprintf(
+					"mount -n -t tmpfs none /etc && mkdir -p %[1]s/registry.example.com && cp %[2]s %[1]s/registry.example.com/ && exec \"$0\" \"$@\"", certs, hosts)}
+				d := startDaemon(t, config)
+				reg.Reset()
+				_, err := criImages(t, d).PullImage(testContext(t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: "registry.example.com/app:v1"}})
+				if read := err == nil && reg.Count("/v2/app/manifests/v1") > 0; read != tc.read || !read && len(reg.Requests()) > 0 {
+					t.Errorf("the hosts directory is read: %t, want %t; the pull ends with %v", read, tc.read, err)
+				}
+			})
+		}
 	}
 }
 
