@@ -115,7 +115,7 @@ func decodeList(key string, value any, field reflect.Value) error {
 	if !ok {
 		return badValue(key, value, what)
 	}
-	field.SetZero() // a list stands in for the default, and is not put behind it
+	field.SetZero() // a list replaces the default, and is not appended to it
 	for i, v := range list {
 		element := reflect.New(field.Type().Elem()).Elem()
 		switch v := v.(type) {
