@@ -131,6 +131,7 @@ func TestDemoWithoutRights(t *testing.T) {
 			// The user may have no way to the checkout.
 			cmd = tc.as(exec.CommandContext(testContext(t), "make", "-f", "-", "demo", "GO=echo built"))
 			cmd.Dir, cmd.Stdin = temp, makefile
+			cmd.Env = append(os.Environ(), "MAKELEVEL=", "MAKEFLAGS=", "MFLAGS=") // not below the make that runs the tests
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.HasPrefix(string(out), tc.says) || strings.Contains(string(out), "built") {
 				t.Errorf("make demo ends with %v, and says\n%s\nwant\n%s", err, out, tc.says)
