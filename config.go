@@ -102,9 +102,8 @@ func parseConfig(table map[string]any) (*Config, error) {
 	return &c, nil
 }
 
-// checkWritten refuses what stands in a [policy.Rule] for a key that is left out,
-// where it is written: depth = 0 would follow referrers two levels deep, which
-// nobody means by it.
+// checkWritten refuses values that mean "left out" in a [policy.Rule] but were
+// written: depth = 0 would follow referrers two levels deep, which nobody means.
 func checkWritten(rules any) error {
 	list, _ := rules.([]any)
 	for i, r := range list {

@@ -32,7 +32,7 @@ type criImages struct {
 
 // warnOfCRI says which keys make CRI pull images by itself: no referrer comes
 // with those, and no rule is asked. It needs CRI's image service initialized, and
-// says nothing where there is none.
+// says nothing if there is none.
 func warnOfCRI(ic *plugin.InitContext) {
 	p := ic.Plugins().Get(plugins.CRIServicePlugin, criImagesID)
 	if p == nil || p.Err() != nil {

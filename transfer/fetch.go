@@ -20,7 +20,7 @@ import (
 //
 // What the rule requires decides on the answer alone: the image is there already, and
 // is none the better for less that is known of it. So what came is tied in any case,
-// and nothing that an earlier pull tied is let go, even by a rule that prunes.
+// and nothing that an earlier pull tied is removed, even by a rule that prunes.
 func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst *explain.FetchDestination, opts ...transfer.Opt) error {
 	var config transfer.Config
 	for _, opt := range opts {

@@ -21,7 +21,7 @@ import (
 )
 
 // Where no image content is transferred, no dispatch tells the gather of the image's
-// manifests. What is here stands in for it.
+// manifests. This does the same in its place.
 
 // resolve returns what the reference names: from the store, where it has a digest
 // that is there, so that a registry that fails can be explained as well.

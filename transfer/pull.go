@@ -111,7 +111,7 @@ type pull struct {
 	src      transfer.ImageFetcher
 	progress transfer.ProgressFunc
 	dry      bool
-	// keep says that no referrer which is stored is let go.
+	// keep keeps every referrer that is stored.
 	keep bool
 	// claim is the client's selection, nil where it sent none.
 	claim *api.Selection

@@ -24,7 +24,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
-// The stock plugins that the plugin stands in for.
+// The stock plugins that the plugin replaces.
 const (
 	StockTransfer = "io.containerd.transfer.v1.local"
 	StockService  = "io.containerd.grpc.v1.transfer"
@@ -38,7 +38,7 @@ type Config struct {
 	Disabled []string
 	// Plugin is TOML within the plugin's table.
 	Plugin string
-	// Whole is a configuration that stands in for Disabled and Plugin; where
+	// Whole is a configuration in place of Disabled and Plugin; where
 	// the daemon lives is added to it.
 	Whole string
 	// Extra is TOML outside of the plugin's table.

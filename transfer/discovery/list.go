@@ -223,7 +223,7 @@ func lacksEndpoint(code int) bool {
 }
 
 // fallback reads the listing that registries without the endpoint keep under a
-// tag (OCI distribution-spec, "Referrers Tag Schema"). Where there is none, that is
+// tag (OCI distribution-spec, "Referrers Tag Schema"). If there is none, that is
 // the registry's word only if the endpoint answered 404: whatever answers 405 may
 // keep the registry from being asked.
 func (l *lister) fallback(ctx context.Context, endpoint int) Status {
@@ -254,9 +254,9 @@ func (l *lister) fallback(ctx context.Context, endpoint int) Status {
 	}
 }
 
-// page reads one page. Where it is none, index is nil: either the answer is not,
-// and its code may mean that the host lacks the endpoint or the tag, which is for
-// the caller to judge; or it is nil too, and the status has been told.
+// page reads one page. If the answer holds none, index is nil. The answer is then nil
+// too if its status has been recorded; otherwise its code may mean that the host lacks
+// the endpoint or the tag, which is for the caller to judge.
 func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.Answer, *artifact.Index, Status) {
 	accept := ocispec.MediaTypeImageIndex
 	if l.via == ViaFallbackTag {

@@ -81,7 +81,7 @@ func (k *known) answers(referrer map[string]string) bool {
 
 // refresh returns the labels of the subject to set, and with an empty value to
 // remove, for the referrers that earlier pulls tied to it: those that the registry
-// no longer lists are marked, or let go where the rule says so. Only what came from
+// no longer lists are marked, or removed if the rule says so. Only what came from
 // this repository alone is judged: an image of the same content elsewhere has
 // referrers of its own; and not what another pull brought since this one asked.
 func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]string, now time.Time) map[string]string {
@@ -132,7 +132,7 @@ func (g *Gather) keepMissed(ctx context.Context, s Subject, existing map[string]
 		log := log.G(ctx).WithField("image", g.Name).WithField("subject", s.Digest).WithField("digest", dgst)
 		switch {
 		case i >= most:
-			log.Info("referrers: no longer listed, let go")
+			log.Info("referrers: no longer listed, removed")
 			change[mark] = ""
 			for _, key := range labels.Untie(existing, dgst) {
 				change[key] = ""

@@ -21,7 +21,7 @@ func startSpan(ctx context.Context, operation string, opts ...tracing.SpanOpt) (
 	return tracing.StartSpan(ctx, tracing.Name("transfer", "referrers", operation), opts...)
 }
 
-// endSpan ends a span. An error's text may be long and a stranger's.
+// endSpan ends a span. An error's text may be long and come from the network.
 func endSpan(span *tracing.Span, err error) {
 	if err != nil {
 		err = errors.New(discovery.Shorten(err.Error()))
@@ -93,7 +93,7 @@ func (g *Gather) takeSpan(s *subject, c candidate) *tracing.Span {
 	return span
 }
 
-// endTake ends it. A referrer that was dropped is none that failed.
+// endTake ends it. A referrer that was dropped has not failed.
 func endTake(span *tracing.Span, m *artifact.Manifest, err error) {
 	if m != nil {
 		span.SetAttributes(tracing.Attribute("referrers.set", policy.SetOf(m.Referrer())))

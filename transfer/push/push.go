@@ -133,7 +133,7 @@ func (p *pusher) subject(ctx context.Context, subject ocispec.Descriptor, all []
 }
 
 // plain keeps of a descriptor what identifies content. Annotations come from
-// strangers, and would reach the names of uploads.
+// the network, and would reach the names of uploads.
 func plain(desc ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
 }

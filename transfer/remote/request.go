@@ -154,7 +154,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	if q.contentType != "" {
 		req.Header.Set("Content-Type", q.contentType)
 	}
-	// Decompressing what a stranger compressed is a way to be robbed of
+	// Decompressing untrusted data is a way to be robbed of
 	// memory, and content that is addressed by digest gains nothing from it.
 	req.Header.Set("Accept-Encoding", "identity")
 
@@ -175,7 +175,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		asked = req.URL
 		if q.body != nil && (req.Method != q.method || req.URL.Host != via[0].URL.Host) {
-			return http.ErrUseLastResponse // the body would be lost, or a stranger's
+			return http.ErrUseLastResponse // the body would be lost, or another host's
 		}
 		return r.checkRedirect(req, via)
 	}

@@ -241,7 +241,7 @@ func (s *Source) PushRepository() (*remote.Repository, error) {
 	return remote.New(spec, hosts, s.header, remote.Limits{Request: time.Minute}).ForPush()
 }
 
-// Close lets go of the connections that the pull kept.
+// Close closes the connections that the pull kept.
 func (s *Source) Close() {
 	if s.hosts != nil {
 		s.hosts.close()

@@ -236,7 +236,7 @@ func contentSize(ctx context.Context, store Store, m *artifact.Manifest, nesting
 	var total int64
 	for _, list := range [][]ocispec.Descriptor{m.Blobs, m.Manifests} {
 		for _, desc := range list {
-			if desc.Size > 0 && desc.Size < math.MaxInt64-total { // what a stranger wrote
+			if desc.Size > 0 && desc.Size < math.MaxInt64-total { // untrusted
 				total += desc.Size
 			}
 		}
@@ -293,7 +293,7 @@ func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artif
 }
 
 // ReadManifest reads a manifest or index from the store. Content of another size
-// than the descriptor says is not read: a stranger may have called a layer that is
+// than the descriptor says is not read: an untrusted index may have called a layer that is
 // stored a manifest. The error is then errdefs.ErrInvalidArgument.
 func ReadManifest(ctx context.Context, store content.Provider, desc ocispec.Descriptor) ([]byte, error) {
 	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // labelMu serializes reading labels and adding to them: which key ties a referrer
-// hangs on what the others tie, and repositories that content came from are joined.
+// depends on what the others tie, and repositories that content came from are joined.
 var labelMu sync.Mutex
 
 // Tie ties referrers to a subject that is stored, whose life they then share, and
