@@ -2,10 +2,12 @@ package integration
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
@@ -94,6 +96,48 @@ func TestRefusedPullLeavesTheStoredImageAlone(t *testing.T) {
 	after := ls(t, d, unsigned.Host+"/app:v1")
 	if after.Status != discovery.Absent || !after.Checked.Equal(before.Checked) || len(after.Referrers) != 0 {
 		t.Errorf("the image had %+v, now %+v", before, after)
+	}
+}
+
+// A registry says of what type an image's root is. One that calls an unsigned manifest
+// something else gets it neither past a rule nor in the place of a signed image.
+func TestRootOfAnotherTypeIsRefused(t *testing.T) {
+	f := loadFixture(t)
+	unsigned := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`)
+	dgst := digest.FromBytes(unsigned)
+	for _, mediaType := range []string{"application/octet-stream", "APPLICATION/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.layer.v1.tar"} {
+		for _, key := range []string{`required = ["signatures"]`, `on_error = "fail"`} {
+			t.Run(mediaType+" "+key, func(t *testing.T) {
+				reg := startRegistry(t, registry.Olareg)
+				wholeFixture(f, t, reg)
+				d := startDaemon(t, active(rule(`artifact_types = ["signatures"]`, key)))
+				image := reg.Host + "/app:v1"
+				pull(t, d, image)
+				signed, err := d.Client.ImageService().Get(testContext(t), image)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+					switch r.URL.Path {
+					case "/v2/app/manifests/v1", "/v2/app/manifests/" + dgst.String(), "/v2/app/blobs/" + dgst.String():
+						w.Header().Set("Content-Type", mediaType)
+						w.Header().Set("Docker-Content-Digest", dgst.String())
+						w.Header().Set("Content-Length", strconv.Itoa(len(unsigned)))
+						if r.Method == http.MethodGet {
+							_, _ = w.Write(unsigned)
+						}
+						return true
+					}
+					return false
+				})
+				if _, err := d.Ctr(testContext(t), "images", "pull", "--plain-http", image); err == nil || !strings.Contains(err.Error(), "is neither a manifest's nor an index's") {
+					t.Errorf("the pull ends with %v", err)
+				}
+				if now, err := d.Client.ImageService().Get(testContext(t), image); err != nil || now.Target.Digest != signed.Target.Digest {
+					t.Errorf("the image is now %v, %v", now.Target, err)
+				}
+			})
+		}
 	}
 }
 

@@ -157,8 +157,8 @@ func New(ctx context.Context, config Config) *Gather {
 }
 
 // Image tells of a manifest or index that belongs to the image itself, and of the indexes
-// that name it; the root has none. Each is asked about once; other descriptors are passed
-// over.
+// that name it; the root has none. Each is asked about once. Other descriptors that an
+// index names are passed over; a root of another type is not asked about and so unknown.
 func (g *Gather) Image(desc ocispec.Descriptor, parents ...digest.Digest) {
 	if !g.add(desc, g.Selection.Depth(), true, parents...) {
 		g.unasked.Add(1)
@@ -187,7 +187,9 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 
 // add starts to work on a subject. It is false where that would be one too many.
 func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...digest.Digest) bool {
-	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+	root := image && len(parents) == 0
+	manifest := images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType)
+	if !manifest && !root {
 		return true
 	}
 	g.mu.Lock()
@@ -216,6 +218,10 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...
 	}
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s
+	if !manifest { // the registry chooses the type, and must not choose its way around the rules
+		s.note(discovery.Unknown, Left{Reason: fmt.Sprintf("not asked: its media type %q is neither a manifest's nor an index's", desc.MediaType)})
+		return true
+	}
 	g.wg.Go(func() { g.discover(s) })
 	return true
 }

@@ -44,6 +44,36 @@ func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
 	}
 }
 
+// The type of an image's root is the registry's word: one that is neither a manifest's
+// nor an index's gets nothing past a rule.
+func TestRootOfAnotherTypeSatisfiesNothing(t *testing.T) {
+	for name, rule := range map[string]policy.Rule{
+		"required":          {Required: []string{policy.SetSignatures}},
+		"on_error = fail":   {ArtifactTypes: []string{policy.SetSignatures}, OnError: policy.Fail},
+		"on_error = warn":   {ArtifactTypes: []string{policy.SetSignatures}},
+		"required, by warn": {Required: []string{policy.SetSBOMs}, OnError: policy.Warn},
+	} {
+		for _, mediaType := range []string{"application/octet-stream", "APPLICATION/vnd.oci.image.manifest.v1+json", ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer, ""} {
+			t.Run(name+" "+mediaType, func(t *testing.T) {
+				w := newWorld(t)
+				w.subject.MediaType = mediaType
+				out, sel := w.gather(rule)
+				w.wantStatus(out, discovery.Unknown)
+				err := out.Enforce("image", sel)
+				if may := len(rule.Required) == 0 && rule.OnError != policy.Fail; may != (err == nil) {
+					t.Fatalf("the pull ends with %v", err)
+				}
+				if says := fmt.Sprintf("its media type %q is neither", mediaType); !strings.Contains(out.Subjects[0].Why, says) || err != nil && !strings.Contains(err.Error(), says) {
+					t.Errorf("%v, and %q, do not say %q", err, out.Subjects[0].Why, says)
+				}
+				if n := len(w.server.Requests()); n != 0 {
+					t.Errorf("%d requests", n)
+				}
+			})
+		}
+	}
+}
+
 // Referrers cannot use up what the image's own manifests have.
 func TestReferrersLeaveRoomForTheImage(t *testing.T) {
 	g := New(t.Context(), newWorld(t).config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}}))
