@@ -67,7 +67,7 @@ func FuzzRepositoryGlob(f *testing.F) {
 		}
 		// Another spelling of the registry escapes no rule for it.
 		if registry, path, ok := strings.Cut(normalName, "/"); ok && g.match(normalName) && isRepository(name) && !strings.Contains(registry, ":") {
-			for _, spelt := range []string{strings.ToUpper(registry), registry + ":443", registry + ":", registry + "."} {
+			for _, spelt := range []string{strings.ToUpper(registry), registry + ":443", registry + ":00443", registry + ":", registry + ".", registry + "/"} {
 				if !g.matchSpelt(spelt + "/" + path) {
 					t.Errorf("%q escapes %q, which matches %q", spelt+"/"+path, pattern, normalName)
 				}

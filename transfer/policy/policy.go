@@ -131,10 +131,8 @@ func compile(r Rule) (rule, error) {
 		}
 	}
 	for _, t := range out.required {
-		for _, d := range out.denied {
-			if d.set == SetAll || d.text == "!"+t.text {
-				return rule{}, invalid("required", fmt.Sprintf("%q is denied by %q in artifact_types, so that every pull would fail", t.text, d.text), "remove one of the two")
-			}
+		if d := out.denied.excludes(t); d != nil {
+			return rule{}, invalid("required", fmt.Sprintf("%q is denied by %q in artifact_types, so that every pull would fail", t.text, d.text), "remove one of the two")
 		}
 	}
 	switch {

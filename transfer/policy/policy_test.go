@@ -39,6 +39,18 @@ func TestNewRejects(t *testing.T) {
 			[]string{`required: "signatures" is denied by "!signatures" in artifact_types`, "remove one of the two"}},
 		{"required, and all is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!all"}, Required: []string{"text/spdx"}},
 			[]string{`"text/spdx" is denied by "!all"`}},
+		{"required, and all is denied by a glob", Rule{Repositories: everywhere, ArtifactTypes: []string{"!*"}, Required: []string{SetSignatures}},
+			[]string{`"signatures" is denied by "!*"`}},
+		{"required in another case than denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!Text/SPDX"}, Required: []string{"text/spdx;version=2"}},
+			[]string{`"text/spdx;version=2" is denied by "!Text/SPDX"`}},
+		{"a required type of a denied set", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures"}, Required: []string{"application/vnd.cncf.notary.signature"}},
+			[]string{`"application/vnd.cncf.notary.signature" is denied by "!signatures"`}},
+		{"a required set, each of whose types is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!text/*", "!application/*"}, Required: []string{SetSBOMs}},
+			[]string{`"sboms" is denied by "!`}},
+		{"a required bundle, both of whose readings are denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures", "!attestations"}, Required: []string{bundleV03}},
+			[]string{`is denied by "!`}},
+		{"a required glob that is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!Application/vnd.example.*"}, Required: []string{"application/vnd.example.*"}},
+			[]string{`"application/vnd.example.*" is denied by "!Application/vnd.example.*"`}},
 		{"depth below", Rule{Repositories: everywhere, Depth: -1}, []string{"depth: -1 is out of range", "write 1 to 8"}},
 		{"depth above", Rule{Repositories: everywhere, Depth: 9}, []string{"depth: 9 is out of range", "write 1 to 8"}},
 		{"on_error", Rule{Repositories: everywhere, OnError: "ignore"}, []string{`on_error: "ignore" is not known`, `write "warn" or "fail"`}},
@@ -183,6 +195,8 @@ func TestRuleIsNotMissedForSpelling(t *testing.T) {
 			"registry.example.com:/prod/app",     // an empty port is the default
 			"\uff52egistry.example.com/prod/app", // what net/http maps to ASCII
 			"registry\u3002example.com/prod/app", "regi\u00adstry.example.com/prod/app",
+			"registry.example.com:00443/prod/app", "registry.example.com:0080/prod/app",
+			"registry.example.com/prod//app", "registry.example.com/./prod/app", "registry.example.com//prod/app", "registry.example.com/dev/../prod/app/",
 		} {
 			s, err := p.Select(repository, nil)
 			if err != nil {
@@ -209,6 +223,10 @@ func TestRepositoriesWithSeveralNames(t *testing.T) {
 		{"[::1]/**", "[::1]:/app"},
 		{"xn--bcher-kva.example/**", "b\u00fccher.example/app"},
 		{"registry:443/**", "registry/app"},
+		{"registry.example.com:5000/**", "registry.example.com:05000/app"},
+		{"registry.example.com:05000/**", "registry.example.com:5000/app"},
+		{"127.0.0.1:5000/**", "[::ffff:7f00:1]:5000/app"},
+		{"[::ffff:127.0.0.1]:5000/**", "127.0.0.1:5000/app"},
 	} {
 		p, err := New([]Rule{{Repositories: []string{tc.pattern}, Required: []string{SetSignatures}}})
 		if err != nil {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"path"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -19,26 +20,32 @@ func isRegistry(component string) bool {
 // normalizeRepository gives a repository one name, so that a rule is not missed for how
 // a reference is spelt. A registry's host is the same in any case, with a default port or
 // without, as a fully qualified name, in Unicode or in Punycode; an address has several
-// forms; and Docker Hub has several names, and official images below "library".
+// forms, and a port leading zeros or none; servers lead from a path with empty or dot
+// segments to the one without; and Docker Hub has several names, and official images
+// below "library".
 func normalizeRepository(name string) string {
-	registry, path, ok := strings.Cut(strings.ToLower(name), "/")
+	registry, repository, ok := strings.Cut(strings.ToLower(name), "/")
 	if !ok {
 		return registry
 	}
-	host, port, ok := cutPort(registry)
-	if n, err := strconv.ParseUint(port, 10, 16); !ok || port == "" || err == nil && (n == 443 || n == 80) {
+	repository = path.Clean("/" + repository)[1:]
+	host, port, _ := cutPort(registry)
+	switch n, err := strconv.ParseUint(port, 10, 16); {
+	case port == "" || err == nil && (n == 443 || n == 80):
 		port = ""
-	} else {
+	case err == nil:
+		port = ":" + strconv.FormatUint(n, 10)
+	default: // a pattern's star
 		port = ":" + port
 	}
 	switch host = normalizeHost(host); host {
 	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
 		host = "docker.io"
 	}
-	if host == "docker.io" && !strings.Contains(path, "/") && !strings.Contains(path, "**") {
-		path = "library/" + path
+	if host == "docker.io" && !strings.Contains(repository, "/") && !strings.Contains(repository, "**") {
+		repository = "library/" + repository
 	}
-	return host + port + "/" + path
+	return host + port + "/" + repository
 }
 
 // cutPort cuts a registry around the colon before its port, which no colon of an IPv6
@@ -53,7 +60,7 @@ func cutPort(registry string) (host, port string, ok bool) {
 // normalizeHost does with a host what net/http does before it connects.
 func normalizeHost(host string) string {
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		if addr.Is6() {
+		if addr = addr.Unmap(); addr.Is6() {
 			return "[" + addr.String() + "]"
 		}
 		return addr.String()

@@ -226,7 +226,8 @@ const otherType = "it is of another type"
 // satisfies says why the referrer does not satisfy the required pattern, "" where it
 // does. Each of its readings must, and none may be one that the operator denies,
 // whatever a client asks for. A signature, an attestation or an SBOM without any
-// content is none; an artifact of another type may be all annotations.
+// content is none, by whatever pattern it is required; an artifact of another type may
+// be all annotations.
 func (s *Selection) satisfies(t typePattern, r Referrer) string {
 	all := readings(r)
 	matching := 0
@@ -246,7 +247,7 @@ func (s *Selection) satisfies(t typePattern, r Referrer) string {
 		return fmt.Sprintf("it does not say what it holds (annotation %s)", annotationPredicate)
 	case denied != nil:
 		return fmt.Sprintf("the rule denies it by %q", denied.text)
-	case t.set != "" && t.set != SetAll && r.Hollow:
+	case all[0].set != "" && r.Hollow:
 		return "it has no content"
 	}
 	return ""

@@ -146,6 +146,9 @@ func TestMissing(t *testing.T) {
 		{"an attestation is no signature", []string{SetSignatures}, []Referrer{{ArtifactType: bundleV03, Annotations: predicate("https://slsa.dev/provenance/v1")}}, []string{SetSignatures}},
 		{"a signature", []string{SetSignatures}, []Referrer{bundle, {ArtifactType: bundleV03, Annotations: predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
 		{"a signature without content", []string{SetSignatures}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetSignatures}},
+		{"a signature without content, by its exact type", []string{notary.ArtifactType}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{notary.ArtifactType}},
+		{"a signature without content, by a glob", []string{"application/vnd.cncf.*"}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{"application/vnd.cncf.*"}},
+		{"a signature without content, of all", []string{SetAll}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetAll}},
 		{"annotations alone, of an exact type", []string{"application/vnd.example.approval"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
 		{"annotations alone, of a glob", []string{"application/vnd.example.*"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
 	} {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -54,6 +55,9 @@ func parseType(text string) (typePattern, error) {
 	case slices.Contains(setNames, body):
 		p.set = body
 	case strings.Contains(body, "*"):
+		if !strings.HasPrefix(body, "*") && !strings.Contains(body, "/") {
+			return p, fmt.Errorf("%s is a glob without a slash, which every media type has; %s: %w", strconv.Quote(text), known, errdefs.ErrInvalidArgument)
+		}
 		if strings.ContainsAny(body, "; ") {
 			return p, fmt.Errorf("%s is a glob with a parameter or a space, which types are compared without; leave it out: %w", strconv.Quote(text), errdefs.ErrInvalidArgument)
 		}
@@ -88,6 +92,46 @@ func (l typeList) find(r reading, deny bool) *typePattern {
 		}
 	}
 	return nil
+}
+
+// excludes returns a denial of the list if nothing that the pattern matches is left
+// by its denials, as far as that can be told before any referrer is seen; nil if
+// something may be.
+func (l typeList) excludes(p typePattern) *typePattern {
+	for i := range l {
+		d := &l[i]
+		all := d.set == SetAll || d.re != nil && d.re.MatchString("") // of nothing but stars
+		if all || d.set != "" && d.set == p.set || d.re != nil && p.re != nil && d.re.String() == p.re.String() {
+			return d
+		}
+	}
+	var denial *typePattern
+	for _, r := range p.examples() {
+		if denial = l.find(r, true); denial == nil {
+			return nil
+		}
+	}
+	return denial
+}
+
+// examples returns all that an exact type or a set is known to match; nothing for a
+// glob and for the set of all.
+func (p typePattern) examples() []reading {
+	var out []reading
+	switch {
+	case p.mime != "" && isBundle(p.mime):
+		out = []reading{{p.mime, SetSignatures}, {p.mime, SetAttestations}}
+	case p.mime != "":
+		out = []reading{{p.mime, sets[p.mime]}}
+	case p.set == SetSignatures || p.set == SetAttestations:
+		out = []reading{{bundlePrefix + ".v0.3+json", p.set}}
+	}
+	for _, mime := range slices.Sorted(maps.Keys(sets)) {
+		if sets[mime] == p.set {
+			out = append(out, reading{mime, p.set})
+		}
+	}
+	return out
 }
 
 // normalize brings a media type into the form that is compared: RFC 6838 makes

@@ -108,6 +108,20 @@ func TestTypePatternRejects(t *testing.T) {
 	}
 }
 
+// So would one that was meant to be a set.
+func TestTypeGlobWithoutASlash(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"signature*", "!signatures*", "sbom**", "s*s"} {
+		_, err := parseType(pattern)
+		wantInvalid(t, err, strconv.Quote(pattern), "glob without a slash", "signatures, attestations, sboms, all")
+	}
+	for _, pattern := range []string{"*", "**", "*+json", "*spdx*", "text/*", "!text/*"} {
+		if _, err := parseType(pattern); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A glob that could match nothing would be a denial that denies nothing.
 func TestTypeGlobRejects(t *testing.T) {
 	t.Parallel()
