@@ -86,7 +86,7 @@ func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
 func TestCosignsTagAtTheSecondHost(t *testing.T) {
 	s := &subject{status: discovery.Absent}
 	s.add([]discovery.Answer{{Status: discovery.Unknown}, {Status: discovery.Present}})
-	if s.status != discovery.Present {
+	if s.status != discovery.Absent { // until what lies there is taken
 		t.Errorf("status %q", s.status)
 	}
 	s.add([]discovery.Answer{{Status: discovery.Absent}, {Status: discovery.Unknown}})

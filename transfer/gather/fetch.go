@@ -85,8 +85,12 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		return nil, over(LimitManifest, err)
 	}
 	var m *artifact.Manifest
-	parse := func(data []byte) (map[string]string, error) {
-		var err error
+	parse := func(data []byte) (keep map[string]string, err error) {
+		defer func() {
+			if err != nil {
+				g.waste(data)
+			}
+		}()
 		if m, err = artifact.Parse(data, desc.MediaType, MaxChildren); err != nil {
 			return nil, over(LimitManifest, fmt.Errorf("manifest %s: %w", desc.Digest, err))
 		}
@@ -98,7 +102,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		if err := g.reserve(desc); err != nil {
 			return nil, err
 		}
-		keep := labels.Children(m.Children()...)
+		keep = labels.Children(m.Children()...)
 		if c.legacy != "" {
 			keep[labels.ArtifactType] = m.ArtifactType // as it was judged
 		}
@@ -143,7 +147,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		data := c.manifest
 		if data == nil {
 			var err error
-			if data, err = g.fetchManifest(c, desc); err != nil {
+			if data, err = g.fetchManifest(desc); err != nil {
 				return nil, err
 			}
 		}
@@ -169,30 +173,30 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
 		return g.read(desc)
 	}
-	return g.fetchManifest(c, desc)
+	return g.fetchManifest(desc)
 }
 
-// fetchManifest asks the registry for a manifest. Those that only tell by it what they are
-// may come to nothing, and to as many bytes as one pull may take.
-func (g *Gather) fetchManifest(c candidate, desc ocispec.Descriptor) ([]byte, error) {
-	if c.ask {
-		g.mu.Lock()
-		left := g.Limits.MaxTotalSize - g.askedBytes
-		g.mu.Unlock()
-		if left <= 0 {
-			return nil, over(LimitTotalSize, fmt.Errorf("its manifest is not read: those whose type the listing does not tell came to %d bytes (key max_total_size): %w", g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
-		}
+// fetchManifest asks the registry for a manifest. Those that are read and then not taken
+// may come to as many bytes as one pull may take.
+func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
+	g.mu.Lock()
+	left := g.Limits.MaxTotalSize - g.wasted
+	g.mu.Unlock()
+	if left <= 0 {
+		return nil, over(LimitTotalSize, fmt.Errorf("its manifest is not read: those that were read and not taken came to %d bytes (key max_total_size): %w", g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
 	}
 	data, err := g.Registry.Manifest(g.ctx, desc)
-	if c.ask {
-		g.mu.Lock()
-		g.askedBytes += int64(len(data))
-		g.mu.Unlock()
-	}
 	if errors.Is(err, remote.ErrOtherSize) {
 		return nil, otherSize{err, data}
 	}
 	return data, err
+}
+
+// waste counts a manifest that was read and is not taken.
+func (g *Gather) waste(data []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wasted += int64(len(data))
 }
 
 // otherSize is the error of a manifest that has its descriptor's digest, and not its
@@ -249,7 +253,11 @@ func isNothing(desc ocispec.Descriptor) bool {
 	return desc.Size == 0 && desc.Digest.Validate() == nil && desc.Digest.Algorithm().FromBytes(nil) == desc.Digest
 }
 
-// reserve counts content against the limit of the pull, each once.
+// maxPieces is how many manifests and blobs one pull may take in all: an index of indexes
+// of small artifacts has tens of thousands in few bytes, each a request and a file.
+const maxPieces = 10_000
+
+// reserve counts content against the limits of the pull, each once.
 func (g *Gather) reserve(desc ocispec.Descriptor) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -259,6 +267,9 @@ func (g *Gather) reserve(desc ocispec.Descriptor) error {
 	}
 	if desc.Size > g.Limits.MaxTotalSize-g.total {
 		return over(LimitTotalSize, fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
+	}
+	if len(g.sized) == maxPieces {
+		return over(LimitOther, fmt.Errorf("%s: the pull's referrers are over the limit of %d manifests and blobs in all: %w", desc.Digest, maxPieces, errdefs.ErrResourceExhausted))
 	}
 	g.sized[key] = true
 	g.total += desc.Size

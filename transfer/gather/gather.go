@@ -120,17 +120,17 @@ type Gather struct {
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
 	budget    budget       // of what is remembered of listings
 
-	mu         sync.Mutex
-	closed     bool
-	subjects   []*subject
-	images     int // of subjects, those that were added as the image's own
-	bySubj     map[digest.Digest]*subject
-	blobs      map[contentKey]*blob
-	sized      map[contentKey]bool // what total counts
-	total      int64               // bytes of manifests and blobs
-	takes      int                 // referrers that are being taken, or were
-	asks       int                 // those whose manifest must decide
-	askedBytes int64               // of their manifests, as they came
+	mu       sync.Mutex
+	closed   bool
+	subjects []*subject
+	images   int // of subjects, those that were added as the image's own
+	bySubj   map[digest.Digest]*subject
+	blobs    map[contentKey]*blob
+	sized    map[contentKey]bool // what total counts
+	total    int64               // bytes of manifests and blobs
+	takes    int                 // referrers that are being taken, or were
+	asks     int                 // those whose manifest must decide
+	wasted   int64               // bytes of manifests that came to nothing
 }
 
 var errClosed = errors.New("the pull ended")
@@ -182,7 +182,9 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 		s.note(discovery.Truncated, g.overLimit(desc, embedded))
 		return
 	}
-	g.wg.Go(func() { g.take(s, candidate{Descriptor: desc, way: embedded, legacy: policy.TypeBuildKitAttestation}) })
+	for _, c := range g.withinPullLocked(s, []candidate{{Descriptor: desc, way: embedded, legacy: policy.TypeBuildKitAttestation}}, &g.takes) {
+		g.wg.Go(func() { g.take(s, c) })
+	}
 }
 
 // add starts to work on a subject. It is false where that would be one too many.

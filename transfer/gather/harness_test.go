@@ -154,23 +154,29 @@ func (w *world) gatherWith(rule policy.Rule, taken int, change ...func(*Config))
 	g.mu.Lock()
 	s := g.subjects[0]
 	g.mu.Unlock()
-	for deadline := time.Now().Add(time.Minute); taken > 0; time.Sleep(time.Millisecond) {
-		s.mu.Lock()
-		n := len(s.taken)
-		s.mu.Unlock()
-		if n >= taken {
-			break
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%d referrers came in a minute, want %d", n, taken)
-		}
-	}
+	w.awaitTaken(s, taken)
 	out := g.Wait(w.ctx)
 	if err := g.Tie(w.ctx, out, w.subject); err != nil {
 		w.t.Fatal(err)
 	}
 	w.wantNoIngest()
 	return out, config.Selection
+}
+
+// awaitTaken waits until so many referrers of the subject are taken.
+func (w *world) awaitTaken(s *subject, taken int) {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		n := len(s.taken)
+		s.mu.Unlock()
+		if n >= taken {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%d referrers came in a minute, want %d", n, taken)
+		}
+	}
 }
 
 func (w *world) wantNoIngest() {

@@ -3,10 +3,13 @@ package gather
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,6 +17,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // Each test is a row of what a registry may do to a pull.
@@ -202,6 +206,58 @@ func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
 	out, _ = w.gather(sboms)
 	w.wantTied(w.subject, sbom)
 	w.wantStatus(out, discovery.Present)
+}
+
+// Wrong bytes of one host, a mirror say, are no reason to go without: the next has them.
+func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
+	w := newWorld(t)
+	mirror := hostile.New(t)
+	blob := w.serve("the honest sbom")
+	forged := hostile.Content("application/octet-stream", []byte("a forged sbom!!"))
+	mirror.On(base+"blobs/"+blob.Digest.String(), forged)
+	sbom := w.artifact(spdx, &w.subject, blob)
+	w.list(w.subject, sbom)
+	out, _ := w.gather(sboms, func(c *Config) {
+		spec, err := reference.Parse(c.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		can := docker.HostCapabilityPull | docker.HostCapabilityResolve
+		c.Registry = discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{mirror.RegistryHost(can), w.server.RegistryHost(can)}, nil,
+			remote.Limits{Attempts: 1})}
+	})
+	w.wantTied(w.subject, sbom)
+	w.wantStatus(out, discovery.Present)
+	if n := len(mirror.Paths()); n == 0 || !slices.Contains(mirror.Paths(), base+"blobs/"+blob.Digest.String()) {
+		t.Errorf("the mirror was asked for %q", mirror.Paths())
+	}
+}
+
+// Digests within a referrer's manifest that are none, and would lead a URL elsewhere,
+// reach no URL and no store.
+func TestRow24To26DigestsWithinAManifest(t *testing.T) {
+	for name, dgst := range map[string]digest.Digest{
+		"row 24, a path":      "../../../_catalog",
+		"row 24, a query":     "sha256:..?x",
+		"row 25, empty":       "",
+		"row 26, short":       "sha256:abc",
+		"row 26, no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
+		"row 26, upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
+		"row 26, another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
+		"row 26, no encoding": "sha256:",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			sbom := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: 4})
+			w.list(w.subject, sbom)
+			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+			w.wantTied(w.subject)
+			w.wantStatus(out, discovery.Unknown)
+			if n := len(w.server.Paths()); n != 2 { // the listing and the manifest
+				t.Errorf("asked for %q", w.server.Paths())
+			}
+		})
+	}
 }
 
 func TestRow30InlineDataThatLies(t *testing.T) {

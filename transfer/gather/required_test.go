@@ -174,6 +174,65 @@ func (w *world) cosignTag(suffix string) ocispec.Descriptor {
 	return sig
 }
 
+// A part of the image is none of its referrers, whatever it looks like and whoever says
+// so: the image's index of an attestation, or one of cosign's tags. Nor is it one if it
+// turns out to be a part only afterwards.
+func TestPartsOfTheImageAreNoReferrers(t *testing.T) {
+	for name, later := range map[string]bool{"known before": false, "known afterwards": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			layer, image := w.serve("statement"), w.serve(`{"architecture":"unknown","os":"unknown"}`)
+			layer.MediaType, image.MediaType = "application/vnd.in-toto+json", ocispec.MediaTypeImageConfig
+			attestation := w.manifest(ocispec.Manifest{
+				Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: image, Layers: []ocispec.Descriptor{layer},
+			}, ocispec.MediaTypeImageManifest, "")
+			signature := w.cosignTag(".sig")
+			w.list(w.subject)
+			w.list(attestation)
+			w.list(signature)
+			config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures, policy.SetAttestations}, Depth: 1})
+			config.Cosign = CosignAlways
+			g := New(w.ctx, config)
+			defer g.Close()
+			parts := func() {
+				g.Image(attestation, w.subject.Digest)
+				g.Image(signature, w.subject.Digest)
+			}
+			if !later {
+				parts()
+			}
+			g.Image(w.subject)
+			g.Embedded(w.subject.Digest, attestation)
+			if later {
+				g.mu.Lock()
+				s := g.bySubj[w.subject.Digest]
+				g.mu.Unlock()
+				w.awaitTaken(s, 2)
+				parts()
+			}
+			for _, s := range g.Wait(w.ctx).Subjects {
+				if s.Digest == w.subject.Digest && len(s.Taken) != 0 {
+					t.Errorf("taken are %+v", s.Taken)
+				}
+			}
+		})
+	}
+}
+
+// What lies under one of cosign's tags and is no signature makes nothing present.
+func TestJunkUnderCosignsTag(t *testing.T) {
+	w := newWorld(t)
+	w.list(w.subject)
+	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+".sig",
+		hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"`+ocispec.DescriptorEmptyJSON.Digest.String()+`","size":2},"layers":[]}`)))
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+	w.wantTied(w.subject)
+	w.wantStatus(out, discovery.Absent)
+	if why := out.Subjects[0].Why; !strings.Contains(why, "cosign's tag is no") {
+		t.Error(why)
+	}
+}
+
 // What the image's index calls an attestation satisfies a rule only if it is one.
 func TestEmbeddedAttestations(t *testing.T) {
 	image := ocispec.MediaTypeImageConfig

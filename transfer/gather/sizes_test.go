@@ -112,6 +112,63 @@ func TestSourcesOfSharedContentAreJoined(t *testing.T) {
 	}
 }
 
+// So do those that turn out to belong to another subject.
+func TestManifestsOfAnotherSubjectAreLimited(t *testing.T) {
+	w := newWorld(t)
+	other := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
+	var listed []ocispec.Descriptor
+	for i := range 4 {
+		listed = append(listed, w.artifact(spdx, &other, w.serve(fmt.Sprint(i))))
+	}
+	w.list(w.subject, listed...)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
+	w.wantStatus(out, discovery.Truncated)
+	if n := w.asked("/manifests/"); n != 3 {
+		t.Errorf("%d manifests were read, want 3", n)
+	}
+}
+
+// An index of indexes has many small pieces, each a request and a file.
+func TestPiecesOfAPullAreLimited(t *testing.T) {
+	w := newWorld(t)
+	sbom := w.artifact(spdx, &w.subject, w.serve("a"), w.serve("b"), w.serve("c"))
+	w.list(w.subject, sbom)
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}))
+	defer g.Close()
+	for i := range maxPieces - 3 { // room for the manifest and two of its blobs
+		g.sized[contentKey{size: int64(i)}] = true
+	}
+	g.Image(w.subject)
+	out := g.Wait(w.ctx)
+	if s := out.Subjects[0]; s.Status != discovery.Truncated || len(s.Taken) != 0 || !strings.Contains(s.Why, "10000 manifests and blobs in all") {
+		t.Errorf("%s, %d taken: %s", s.Status, len(s.Taken), s.Why)
+	}
+	if n := out.Refusals()[LimitOther]; n != 1 {
+		t.Errorf("refusals %v", out.Refusals())
+	}
+	if n := w.asked("/blobs/"); n > 2 {
+		t.Errorf("%d blobs were asked for, want 2 at most", n)
+	}
+}
+
+// What the image's own index names has no more room in a pull than what a registry lists.
+func TestEmbeddedAttestationsAreWithinThePull(t *testing.T) {
+	w := newWorld(t)
+	w.list(w.subject)
+	layer := w.serve("statement")
+	layer.MediaType = "application/vnd.in-toto+json"
+	attestation := w.artifact("", nil, layer)
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetAttestations}, Depth: 1}))
+	defer g.Close()
+	g.takes = maxSubjects
+	g.Image(w.subject)
+	g.Embedded(w.subject.Digest, attestation)
+	s := g.Wait(w.ctx).Subjects[0]
+	if s.Status != discovery.Truncated || len(s.Taken) != 0 || len(s.Left) != 1 || s.Left[0].Limit != LimitPull {
+		t.Errorf("%s: %+v", s.Status, s.Left)
+	}
+}
+
 // Manifests that are only read to learn their type count as well.
 func TestManifestsThatAreOnlyReadAreLimited(t *testing.T) {
 	w := newWorld(t)

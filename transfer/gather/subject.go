@@ -158,9 +158,14 @@ func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []cand
 // withinPull cuts candidates to what one pull may take, or ask, in all.
 func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []candidate {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.withinPullLocked(s, candidates, count)
+}
+
+// withinPullLocked is withinPull for those who hold Gather.mu.
+func (g *Gather) withinPullLocked(s *subject, candidates []candidate, count *int) []candidate {
 	n := min(len(candidates), maxSubjects-*count)
 	*count += n
-	g.mu.Unlock()
 	for _, c := range candidates[n:] {
 		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Limit: LimitPull,
 			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
@@ -187,16 +192,17 @@ func (g *Gather) overLimit(desc ocispec.Descriptor, way Way) Left {
 		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
 }
 
-// add records the answers about cosign's tags. One that is there makes present
-// what the listing called absent.
+// add records the answers about one of cosign's tags. A host that failed casts no doubt
+// if another had the tag; what lies there makes a subject present once it is taken.
 func (s *subject) add(answers []discovery.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = append(s.answers, answers...)
-	for i, a := range answers {
-		if i == len(answers)-1 || answers[len(answers)-1].Status != discovery.Present {
-			s.status = s.status.Worse(a.Status) // where one host had it, no other is missed
-		}
+	if len(answers) == 0 || answers[len(answers)-1].Status == discovery.Present {
+		return
+	}
+	for _, a := range answers {
+		s.status = s.status.Worse(a.Status)
 	}
 }
 
