@@ -211,8 +211,14 @@ func TestPartsOfTheImageAreNoReferrers(t *testing.T) {
 				parts()
 			}
 			for _, s := range g.Wait(w.ctx).Subjects {
-				if s.Digest == w.subject.Digest && len(s.Taken) != 0 {
+				if s.Digest != w.subject.Digest {
+					continue
+				}
+				if len(s.Taken) != 0 {
 					t.Errorf("taken are %+v", s.Taken)
+				}
+				if n := strings.Count(fmt.Sprint(s.Left), "it is a part of the image itself"); !later && n != 2 {
+					t.Errorf("left are %+v", s.Left)
 				}
 			}
 		})
