@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,7 +49,9 @@ func (r Registry) List(ctx context.Context, subject digest.Digest) (Listing, err
 }
 
 // ListEach is List, and calls found with the referrers of each page as soon as it
-// has been read. Together, and in their order, they are those of the listing.
+// has been read. Together, and in their order, they are those of the listing. One
+// that a later page contradicts is handed over once more, with that page and
+// without what was contradicted.
 func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (Listing, error) {
 	out := Listing{Subject: subject, Began: time.Now()}
 	if err := subject.Validate(); err != nil {
@@ -286,14 +289,21 @@ func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.
 // there are more than the limit.
 func (l *lister) take(entries artifact.Descriptors) bool {
 	before := len(l.listing.Referrers)
-	defer func() { l.found(l.listing.Referrers[before:]) }()
-	known := map[digest.Digest]bool{}
-	for _, d := range l.listing.Referrers {
-		known[d.Digest] = true
+	var again []ocispec.Descriptor
+	defer func() { l.found(slices.Concat(again, l.listing.Referrers[before:])) }()
+	known := map[digest.Digest]int{}
+	for i, d := range l.listing.Referrers {
+		known[d.Digest] = i
 	}
 	for _, d := range entries.List {
-		if known[d.Digest] {
+		if i, ok := known[d.Digest]; ok {
 			l.valid++
+			if first := &l.listing.Referrers[i]; contradict(*first, d) {
+				first.ArtifactType, first.Annotations = "", nil
+				if i < before {
+					again = append(again, *first)
+				}
+			}
 			continue
 		}
 		if l.entries++; l.entries > MaxEntries {
@@ -311,11 +321,20 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 			l.reject(d, "", "it is the subject itself")
 		default:
 			l.valid++
-			known[d.Digest] = true
+			known[d.Digest] = len(l.listing.Referrers)
 			l.listing.Referrers = append(l.listing.Referrers, d)
 		}
 	}
 	return !entries.More
+}
+
+// contradict reports whether two entries of one digest say of it what cannot both be
+// so. Neither is believed then, lest a wrong one that comes first, or that a mirror has,
+// hides what is wanted: an entry without a type says nothing, and the manifest decides.
+// One spelling of a type against another counts as well; it costs no more than that.
+func contradict(first, other ocispec.Descriptor) bool {
+	return first.ArtifactType != "" &&
+		(first.ArtifactType != other.ArtifactType || !maps.Equal(first.Annotations, other.Annotations))
 }
 
 func (l *lister) reject(d ocispec.Descriptor, status Status, reason string) {

@@ -48,7 +48,8 @@ type Listing struct {
 	Status  Status
 	// Referrers are the descriptors listed, each once, in the registry's
 	// order. Their digests and sizes are well formed and within limits; all
-	// else about them is the registry's claim.
+	// else about them is the registry's claim. One of which entries of the same
+	// digest say different things has no artifact type and no annotations.
 	Referrers []ocispec.Descriptor
 	// Rejected are the entries that cannot be what they claim.
 	Rejected []Rejection
