@@ -124,7 +124,7 @@ func TestHostileEntries(t *testing.T) {
 		{"row 27: size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
 		{"row 27: size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
 		{"row 27: size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
-		{"row 27: one byte over the limit of a manifest", func(d *ocispec.Descriptor) { d.Size = remote.MaxManifestSize + 1 }},
+		{"row 27: one byte over what is taken for a mistake", func(d *ocispec.Descriptor) { d.Size = MaxListedSize + 1 }},
 		{"a layer, which cannot refer", func(d *ocispec.Descriptor) { d.MediaType = ocispec.MediaTypeImageLayer }},
 		{"no media type", func(d *ocispec.Descriptor) { d.MediaType = "" }},
 	} {
@@ -133,6 +133,48 @@ func TestHostileEntries(t *testing.T) {
 		row{name: tc.name, script: answering(hostile.Index(bad, entry(2))),
 			status: Present, referrers: entries(2, 2), rejected: 1,
 			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
+	}
+}
+
+// Harbor before 2.11 lists the size of all that an artifact holds. What is handed on is
+// within the limit of manifests.
+func TestListedSizeIsAHint(t *testing.T) {
+	for listed, want := range map[int64]int64{
+		1:                          1,
+		remote.MaxManifestSize:     remote.MaxManifestSize,
+		remote.MaxManifestSize + 1: remote.MaxManifestSize,
+		5243472:                    remote.MaxManifestSize,
+		MaxListedSize:              remote.MaxManifestSize,
+	} {
+		d := entry(1)
+		d.Size = listed
+		handed := d
+		handed.Size = want
+		row{name: fmt.Sprint(listed), script: answering(hostile.Index(d)),
+			status: Present, referrers: []ocispec.Descriptor{handed},
+			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
+	}
+}
+
+// Where nothing but a limit refused what is listed, that is what is said.
+func TestListingOfWhichNoneCanBe(t *testing.T) {
+	huge, negative, itself := entry(1), entry(2), entry(3)
+	huge.Size, negative.Size, itself.Digest = MaxListedSize+1, -1, subject
+	for _, tc := range []struct {
+		name   string
+		listed []ocispec.Descriptor
+		status Status
+	}{
+		{"all are too large", []ocispec.Descriptor{huge, huge}, Truncated},
+		{"all are too large, or the subject itself", []ocispec.Descriptor{huge, itself}, Truncated},
+		{"one is malformed", []ocispec.Descriptor{huge, negative}, Unknown},
+		{"the subject itself alone", []ocispec.Descriptor{itself}, Unknown},
+	} {
+		index := hostile.Index(tc.listed...)
+		row{name: tc.name, script: answering(index), status: tc.status, rejected: len(tc.listed),
+			answers: []string{fmt.Sprintf("referrers: 200 %s", tc.status)}, requests: repeat(api, 1)}.run(t)
+		row{name: tc.name + ", under the tag", script: missing(404, index), status: tc.status, rejected: len(tc.listed),
+			answers: []string{"referrers: 404", fmt.Sprintf("tag: 200 %s", tc.status)}, requests: []string{api, tag}}.run(t)
 	}
 }
 

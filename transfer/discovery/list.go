@@ -27,6 +27,9 @@ const (
 	MaxPages = 16
 	// MaxEntries is how many entries of one listing are read.
 	MaxEntries = artifact.MaxDescriptors
+	// MaxListedSize is the largest size of an entry, in bytes, that is taken for a
+	// mistake: Harbor before 2.11 lists the size of all that the artifact holds.
+	MaxListedSize = 1 << 40
 )
 
 // Registry is a repository that can be asked what refers to a subject.
@@ -124,8 +127,9 @@ type lister struct {
 	via     Via
 	listing *Listing // shared by the hosts: what one found, the next need not
 	found   func([]ocispec.Descriptor)
-	entries int // that this host listed and no other before it
-	valid   int // that this host listed and that can be
+	entries int    // that this host listed and no other before it
+	valid   int    // that this host listed and that can be
+	refused Status // the worst that became of the others
 }
 
 func (l *lister) answer(request string, code int, status Status, detail string) Status {
@@ -173,7 +177,7 @@ func (l *lister) list(ctx context.Context) Status {
 		case link == nil && listed == 0:
 			return l.answer(request, a.Code, Absent, "")
 		case link == nil && l.valid == 0:
-			return l.answer(request, a.Code, Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
+			return l.noneCanBe(request, a.Code, listed)
 		case link == nil:
 			return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", listed))
 		case visited[link.String()]:
@@ -183,6 +187,15 @@ func (l *lister) list(ctx context.Context) Status {
 		}
 		next = link
 	}
+}
+
+// noneCanBe is the answer of a listing whose entries were all refused: truncated where
+// only limits did so.
+func (l *lister) noneCanBe(request string, code, listed int) Status {
+	if l.refused == Truncated {
+		return l.answer(request, code, Truncated, fmt.Sprintf("%d listed, of which none is within the limits", listed))
+	}
+	return l.answer(request, code, Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
 }
 
 // keepNamespace tells a mirror again for which registry it stands: many leave
@@ -251,7 +264,7 @@ func (l *lister) fallback(ctx context.Context, endpoint int) Status {
 	case len(index.Manifests.List) == 0:
 		return l.answer(request, a.Code, Absent, "")
 	case l.valid == 0:
-		return l.answer(request, a.Code, Unknown, fmt.Sprintf("%d listed, of which none can be", len(index.Manifests.List)))
+		return l.noneCanBe(request, a.Code, len(index.Manifests.List))
 	default:
 		return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", len(index.Manifests.List)))
 	}
@@ -309,7 +322,7 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 		if l.entries++; l.entries > MaxEntries {
 			return false
 		}
-		err := remote.Check(d, remote.MaxManifestSize)
+		err := remote.Check(d, MaxListedSize)
 		switch {
 		case errdefs.IsResourceExhausted(err):
 			l.reject(d, Truncated, err.Error())
@@ -322,6 +335,9 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 		default:
 			l.valid++
 			known[d.Digest] = len(l.listing.Referrers)
+			// The size is a hint: a manifest is fetched up to the limit of manifests
+			// and held against its digest, whatever the listing says.
+			d.Size = min(d.Size, remote.MaxManifestSize)
 			l.listing.Referrers = append(l.listing.Referrers, d)
 		}
 	}
@@ -338,6 +354,7 @@ func contradict(first, other ocispec.Descriptor) bool {
 }
 
 func (l *lister) reject(d ocispec.Descriptor, status Status, reason string) {
+	l.refused = l.refused.Worse(status)
 	d.ArtifactType, d.Digest = Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
 	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Status: status, Reason: Shorten(reason)})
 }

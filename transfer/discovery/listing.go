@@ -47,8 +47,9 @@ type Listing struct {
 	Began   time.Time // before the first request
 	Status  Status
 	// Referrers are the descriptors listed, each once, in the registry's
-	// order. Their digests and sizes are well formed and within limits; all
-	// else about them is the registry's claim. One of which entries of the same
+	// order. Their digests are well formed, and their sizes, which may be wrong,
+	// are cut to what a manifest may have; all else about them is the registry's
+	// claim. One of which entries of the same
 	// digest say different things has no artifact type and no annotations.
 	Referrers []ocispec.Descriptor
 	// Rejected are the entries that cannot be what they claim.
