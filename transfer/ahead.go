@@ -23,8 +23,8 @@ import (
 // maxAhead is how many questions are asked ahead; the rest waits for its turn.
 const maxAhead = 64
 
-// maxAheadBytes is how many bytes of manifests that lie under tags are kept ahead; what is
-// more is asked for again.
+// maxAheadBytes is how many bytes of listings, and of manifests that lie under tags, are kept
+// ahead until the gather has read them; what is more is asked for again.
 const maxAheadBytes = 16 << 20
 
 // ahead asks, while an image that is there is resolved anew, what its last pull asked
@@ -38,9 +38,11 @@ type ahead struct {
 	cancel context.CancelFunc
 	slots  *semaphore.Weighted
 	wg     sync.WaitGroup
-	kept   atomic.Int64 // bytes of manifests
+	kept   atomic.Int64 // bytes of what has not been read
 
-	planned  chan struct{} // closed when the maps are whole
+	planned chan struct{} // closed when the maps are whole; they only lose entries then
+
+	mu       sync.Mutex // of the maps, once they are whole
 	listings map[digest.Digest]*earlyListing
 	tags     map[tagKey]*earlyTag
 }
@@ -49,6 +51,8 @@ type earlyListing struct {
 	done    chan struct{}
 	listing discovery.Listing
 	err     error
+	bytes   int64
+	dropped bool // there was no room for it
 }
 
 type tagKey struct {
@@ -60,6 +64,7 @@ type earlyTag struct {
 	done    chan struct{}
 	found   *discovery.CosignArtifact
 	answers []discovery.Answer
+	bytes   int64
 }
 
 // askAhead is nil where there is nothing to ask, or it cannot be known.
@@ -174,8 +179,45 @@ func (a *ahead) list(ctx context.Context, subject digest.Digest, ready <-chan st
 	e := &earlyListing{done: make(chan struct{}), err: context.Canceled}
 	a.listings[subject] = e
 	a.ask(ctx, ready, e.done, func() {
-		e.listing, e.err = a.Registry.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
+		listing, err := a.Registry.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
+		if e.bytes = weight(listing); a.keep(e.bytes) {
+			e.listing, e.err = listing, err
+		} else {
+			e.dropped = true
+		}
 	})
+}
+
+// weight is about how many bytes a listing holds.
+func weight(l discovery.Listing) int64 {
+	const each = 512 // of an entry or an answer, beside its text
+	n := 0
+	text := func(d ocispec.Descriptor) {
+		n += each + len(d.MediaType) + len(d.ArtifactType) + len(d.Digest)
+		for k, v := range d.Annotations {
+			n += len(k) + len(v)
+		}
+	}
+	for _, d := range l.Referrers {
+		text(d)
+	}
+	for _, r := range l.Rejected {
+		text(r.Descriptor)
+		n += len(r.Reason)
+	}
+	for _, a := range l.Answers {
+		n += each + len(a.Host) + len(a.Request) + len(a.Detail)
+	}
+	return int64(n)
+}
+
+// keep reports whether there is room for that much more.
+func (a *ahead) keep(bytes int64) bool {
+	if a.kept.Add(bytes) <= maxAheadBytes {
+		return true
+	}
+	a.kept.Add(-bytes)
+	return false
 }
 
 func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
@@ -186,7 +228,10 @@ func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 	a.tags[key] = e
 	a.ask(ctx, ready, e.done, func() {
 		found, answers := a.Registry.CosignTag(ctx, key.subject, key.kind)
-		if found == nil || a.kept.Add(found.Size) <= maxAheadBytes {
+		if found != nil {
+			e.bytes = found.Size
+		}
+		if a.keep(e.bytes) {
 			e.found, e.answers = found, answers
 		}
 	})
@@ -197,13 +242,17 @@ func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func(
 	if err := wait(ctx, a.planned); err != nil {
 		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
 	}
-	e := a.listings[subject]
+	e := take(a, a.listings, subject)
 	if e == nil {
 		return a.Registry.ListEach(ctx, subject, found)
 	}
 	if err := wait(ctx, e.done); err != nil {
 		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
 	}
+	if e.dropped {
+		return a.Registry.ListEach(ctx, subject, found)
+	}
+	a.kept.Add(-e.bytes)
 	found(e.listing.Referrers)
 	return e.listing, e.err
 }
@@ -211,11 +260,21 @@ func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func(
 // CosignTag implements gather.Registry.
 func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
 	if wait(ctx, a.planned) == nil {
-		if e := a.tags[tagKey{subject, kind}]; e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
+		if e := take(a, a.tags, tagKey{subject, kind}); e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
+			a.kept.Add(-e.bytes)
 			return e.found, e.answers
 		}
 	}
 	return a.Registry.CosignTag(ctx, subject, kind)
+}
+
+// take returns an answer and forgets it: it is read once, and the pull may go on for long.
+func take[K comparable, V any](a *ahead, answers map[K]*V, key K) *V {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := answers[key]
+	delete(answers, key)
+	return e
 }
 
 func wait(ctx context.Context, done <-chan struct{}) error {

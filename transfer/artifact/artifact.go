@@ -31,6 +31,10 @@ const MaxTypeLength = 255
 // MaxAnnotations is how many bytes of JSON a manifest's annotations may have.
 const MaxAnnotations = 64 << 10
 
+// MaxTelling is how long the value of a descriptor's annotation may be, in bytes, to be
+// believed: those that tell something are addresses of a few dozen.
+const MaxTelling = 255
+
 // MaxNesting is how deep the indexes within a referrer may lie.
 const MaxNesting = 2
 
@@ -108,7 +112,9 @@ func (i *inline) UnmarshalJSON(data []byte) error {
 }
 
 // telling are those annotations of a descriptor that policy looks at. A listing
-// may have any number.
+// may have any number, and is held in memory. Where a value is too long there are none,
+// lest the rest be read without it: a descriptor that tells nothing leaves it to the
+// manifest.
 type telling map[string]string
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -131,6 +137,10 @@ func (t *telling) UnmarshalJSON(data []byte) error {
 			return err
 		}
 		if k, ok := key.(string); ok && slices.Contains(policy.Annotations, k) {
+			if len(value) > MaxTelling {
+				*t = nil
+				return nil
+			}
 			if *t == nil {
 				*t = telling{}
 			}

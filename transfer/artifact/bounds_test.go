@@ -2,11 +2,14 @@ package artifact
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // Four mebibytes of JSON must not become a hundred of memory, wherever in it the
@@ -54,5 +57,39 @@ func TestAnnotationsAreLimited(t *testing.T) {
 	}
 	if _, err := Parse(manifest(MaxAnnotations+1), manifestType, 32); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("annotations over the limit: %v", err)
+	}
+}
+
+// What a listing's entries say is held in memory. One that says too much says nothing,
+// and not the half of it.
+func TestTellingIsLimited(t *testing.T) {
+	t.Parallel()
+	predicate, content := policy.Annotations[0], policy.Annotations[1]
+	for _, tc := range []struct {
+		name      string
+		predicate int // bytes
+		other     int // bytes of an annotation that tells nothing
+		told      bool
+	}{
+		{"at the limit", MaxTelling, 0, true},
+		{"over the limit", MaxTelling + 1, 0, false},
+		{"far over it", 60_000, 0, false},
+		{"beside a long one that tells nothing", 10, MaxTelling + 1, true},
+	} {
+		for _, order := range []string{`{"other":%[3]q,%[1]q:%[2]q,%[4]q:"message-signature"}`, `{%[4]q:"message-signature",%[1]q:%[2]q,"other":%[3]q}`} {
+			value := strings.Repeat("x", tc.predicate)
+			annotations := fmt.Sprintf(order, predicate, value, strings.Repeat("y", tc.other), content)
+			index, err := ParseIndex([]byte(`{"manifests":[{"annotations":` + annotations + `},{"size":7}]}`))
+			if err != nil || len(index.Manifests.List) != 2 || index.Manifests.List[1].Size != 7 {
+				t.Fatalf("%s: %+v, %v, want both entries", tc.name, index, err)
+			}
+			want := map[string]string{predicate: value, content: "message-signature"}
+			if !tc.told {
+				want = nil
+			}
+			if got := index.Manifests.List[0].Annotations; !maps.Equal(got, want) {
+				t.Errorf("%s: %d annotations are kept, want %d", tc.name, len(got), len(want))
+			}
+		}
 	}
 }

@@ -209,6 +209,36 @@ func TestRow14MemoryStaysFlat(t *testing.T) {
 	}
 }
 
+// What is remembered of entries, refused ones as well, is a small part of the listing.
+func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
+	const length = 64_000
+	long := strings.Repeat("x", length)
+	s := hostile.New(t)
+	s.On(api, paged(4, func(page int) []ocispec.Descriptor {
+		var out []ocispec.Descriptor
+		for n := range 20 {
+			typed, told := entry(100*page+n), annotated(entry(1000*page+n), long)
+			typed.MediaType = "application/" + long
+			out = append(out, typed, told)
+		}
+		return out
+	})...)
+	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
+	if err != nil || len(l.Referrers) == 0 || len(l.Rejected) == 0 {
+		t.Fatalf("%d entries, %d refused, %v, want some of each", len(l.Referrers), len(l.Rejected), err)
+	}
+	for _, d := range l.Referrers {
+		if n := len(fmt.Sprint(d)); n > length/10 {
+			t.Errorf("%s holds %d bytes", d.Digest, n)
+		}
+	}
+	for _, r := range l.Rejected {
+		if n := len(fmt.Sprint(r)); n > length/10 {
+			t.Errorf("%s, which is refused, holds %d bytes", r.Digest, n)
+		}
+	}
+}
+
 func TestRow32WhatADescriptorCarriesIsNotDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	lure := entry(1)

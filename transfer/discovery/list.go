@@ -355,6 +355,6 @@ func contradict(first, other ocispec.Descriptor) bool {
 
 func (l *lister) reject(d ocispec.Descriptor, status Status, reason string) {
 	l.refused = l.refused.Worse(status)
-	d.ArtifactType, d.Digest = Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
+	d.MediaType, d.ArtifactType, d.Digest = Shorten(d.MediaType), Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
 	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Status: status, Reason: Shorten(reason)})
 }
