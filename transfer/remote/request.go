@@ -129,8 +129,8 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 	}
 }
 
-// do makes one attempt with the token that is there. A host that fails to answer
-// is marked; one that redirects to storage that fails is not, and neither is one
+// do makes one attempt with the token that is there, and within its time a few to
+// connect. A host that fails to answer is marked; one that redirects to storage that fails is not, and neither is one
 // whose token service fails.
 func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response, error) {
 	req, err := http.NewRequest(q.method, q.url.String(), nil)
@@ -171,7 +171,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	if h.Client != nil {
 		client.Transport, client.Jar = h.Client.Transport, h.Client.Jar
 	}
-	asked := q.url // of the redirects, the last
+	var asked *url.URL // of the redirects, the last
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		asked = req.URL
 		if q.body != nil && (req.Method != q.method || req.URL.Host != via[0].URL.Host) {
@@ -179,10 +179,20 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 		}
 		return r.checkRedirect(req, via)
 	}
-	resp, err := client.Do(req.WithContext(ctx))
+	var resp *http.Response
+	for dial := 1; ; dial++ {
+		asked = q.url
+		resp, err = client.Do(req.WithContext(ctx))
+		r.observe(q.url, resp)
+		if dial >= min(dials, r.limits.Attempts) || !refused(err) || sleep(ctx, r.wait(dial, nil)) != nil {
+			break
+		}
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody() // of bytes in memory: cannot fail
+		}
+	}
 	limit.Stop()
 	answered()
-	r.observe(q.url, resp)
 	timeout := context.Cause(ctx)
 	if err == nil && timeout == nil {
 		resp.Body = &body{ReadCloser: resp.Body, cancel: cancel, ctx: ctx}
