@@ -15,8 +15,12 @@ import (
 // which answers challenges, goes wherever they say (RFC 6750, section 3; "realm" of
 // the distribution project's token authentication).
 //
-// It guards the requests of this package. One whose token the image's own pull has
-// fetched already meets no challenge. The error is errdefs.ErrPermissionDenied.
+// It guards the requests of this package, and [GuardTokens] where such a service leads
+// them. One whose token the image's own pull has fetched already meets no challenge, and
+// has the token from wherever containerd went for it. What a name resolves to is
+// not looked at: a registry without encryption can name a token service that is within
+// reach of the node alone, and is sent what that answers if it reads like a token.
+// The error is errdefs.ErrPermissionDenied.
 func checkChallenge(resp *http.Response) error {
 	from := resp.Request.URL
 	for _, c := range auth.ParseAuthHeader(resp.Header) {

@@ -13,8 +13,9 @@ var metadataServices = []string{"fd00:ec2::254", "fd20:ce::254", "100.100.100.20
 
 // linkLocal covers the addresses of clouds' metadata services, which no registry
 // redirects to in good faith, and spellings of addresses that only serve to hide
-// one. A name that resolves to such an address passes: what it answers is held
-// against a digest or read as a listing, and reaches no one.
+// one. A name that resolves to such an address passes: where a redirect leads there, what
+// it answers is held against a digest or read as a listing, and reaches no one. Of a token
+// service that is not so, see checkChallenge.
 func linkLocal(host string) bool {
 	host, _, _ = strings.Cut(strings.TrimSuffix(host, "."), "%")
 	for _, c := range []byte(host) {

@@ -226,7 +226,7 @@ func authorize(ctx context.Context, h *Host, req *http.Request) error {
 		return nil
 	}
 	own := req.Clone(context.WithoutCancel(ctx))
-	err := detached(ctx, h, own.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return a.Authorize(ctx, own) })
+	err := detached(ctx, h, own.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return authorizeOwn(ctx, a, own) })
 	if err != nil {
 		return err
 	}
@@ -258,7 +258,8 @@ func detached(ctx context.Context, h *Host, host string, call func(context.Conte
 	result := make(chan error, 1)
 	go func() {
 		defer done()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+		ctx := context.WithValue(context.WithoutCancel(ctx), forToken{}, true)
+		ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 		defer cancel()
 		result <- call(ctx, authorizer)
 	}()

@@ -44,6 +44,11 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 		configured[i].Authorizer = locks[host.Authorizer]
 	}
 	resumeSessions(configured)
+	for _, host := range configured {
+		if host.Client != nil {
+			remote.GuardTokens(host.Client)
+		}
+	}
 	if h.whole {
 		wrapWhole(configured)
 	}

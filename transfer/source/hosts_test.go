@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
@@ -125,5 +128,49 @@ func TestTokensOfOneHostDelayNoOther(t *testing.T) {
 	cancel()
 	if err := a.Authorize(ctx, request("mirror.test")); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want that the wait ends with its request", err)
+	}
+}
+
+// A token service that redirects to a cloud's metadata is not followed for referrers,
+// whoever shares the client.
+func TestRow33HostsGuardTheirTokens(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			http.Redirect(w, r, "http://169.254.169.254/latest/", http.StatusFound)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="s"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	h := &hosts{whole: true, configure: func(string) ([]docker.RegistryHost, error) {
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+			if to != address {
+				t.Errorf("%s was connected to", to)
+				return nil, net.ErrClosed
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, to)
+		}}}
+		host := docker.RegistryHost{
+			Client: client, Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(client)),
+			Scheme: "http", Host: address, Path: "/v2", Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+		}
+		return []docker.RegistryHost{host, host}, nil
+	}}
+	defer h.close()
+	known, err := h.get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := reference.Parse(address + "/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := remote.New(spec, known, nil, remote.Limits{})
+	for _, host := range r.Hosts(docker.HostCapabilityPull) {
+		if _, err := r.Get(t.Context(), host, r.URL(host, "referrers", "x"), "*/*"); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%v, want ErrPermissionDenied", err)
+		}
 	}
 }
