@@ -68,8 +68,8 @@ func TestPullAgainOfATagThatMoved(t *testing.T) {
 	reg.Reset()
 	pull(t, d, image, "--plain-http")
 	read := ls(t, d, image)
-	if read.Digest != moved.Digest || read.Status != "absent" {
-		t.Errorf("stored is %s, %q; want %s, absent", read.Digest, read.Status, moved.Digest)
+	if index := read.Subjects[0]; index.Digest != moved.Digest || index.Status != "absent" {
+		t.Errorf("stored is %s, %q; want %s, absent", index.Digest, index.Status, moved.Digest)
 	}
 	wantNames(t, f, read, fixture.SBOM, fixture.SBOM+"/"+fixture.SBOMSignature, fixture.VEX)
 	for path, n := range counted(f, reg) {

@@ -13,6 +13,15 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 )
 
+// forbiddenPlatform pushes an image without referrers to a registry that does not tell
+// those of one platform.
+func forbiddenPlatform(f *fixture.Fixture, t *testing.T, reg *registry.Registry) {
+	imageAlone(f, t, reg)
+	reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+		return strings.HasSuffix(r.URL.Path, "/referrers/"+f.Get(fixture.AMD64).Digest.String()) && registry.ReferrersFail(http.StatusForbidden)(w, r)
+	})
+}
+
 // What a registry that fails does to a pull is the rule's to say, and "unknown"
 // is never called "absent".
 func TestRegistryThatFails(t *testing.T) {
@@ -41,6 +50,7 @@ func TestRegistryThatFails(t *testing.T) {
 		{name: "no referrers at all, required", push: imageAlone, rule: []string{`required = ["signatures"]`},
 			says: []string{"lacks referrers", "absent"}},
 		{name: "no referrers at all", push: imageAlone, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Absent},
+		{name: "the index has none, the platform is a 403", push: forbiddenPlatform, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Unknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -45,8 +45,10 @@ const (
 type Image struct {
 	Name   string        `json:"image"`
 	Digest digest.Digest `json:"digest"`
-	// Status and Checked are those of the image's index or single manifest.
-	// An image that was never asked about is unknown, and Checked is zero.
+	// Status is the one that says least among those of the index, or single
+	// manifest, and of the platforms that were asked about; other platforms do
+	// not count. Checked is when the first of them was learnt. Where the index
+	// was never asked about Status is unknown and Checked is zero.
 	Status  discovery.Status `json:"status"`
 	Checked time.Time        `json:"checked,omitzero"`
 	// Referrers are those of the index, of each index within it and of each
@@ -115,9 +117,7 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 		}
 		s := Subject{Descriptor: desc}
 		s.Status, s.Checked = checkmark(info.Labels)
-		if i == 0 {
-			out.Status, out.Checked = s.Status, s.Checked
-		}
+		out.count(s)
 		out.Subjects = append(out.Subjects, s)
 		referrers, err := t.of(ctx, desc.Digest, info.Labels, maxDepth)
 		if err != nil {
@@ -158,16 +158,33 @@ func (p provider) Referrers(ctx context.Context, desc ocispec.Descriptor) ([]oci
 	return Referrers(ctx, p.store, desc)
 }
 
-func checkmark(l map[string]string) (discovery.Status, time.Time) {
-	status := discovery.Status(l[labels.Status])
-	if status == "" {
-		status = discovery.Unknown
+// count lets the next subject bear on what is said of the whole image; the first is
+// its index. A platform's answer says nothing of an index that was never asked about,
+// as where two images share the platform's manifest.
+func (i *Image) count(s Subject) {
+	switch {
+	case len(i.Subjects) == 0:
+		i.Status, i.Checked = s.Status, s.Checked
+	case i.Checked.IsZero() || s.Checked.IsZero():
+	default:
+		i.Status = i.Status.Worse(s.Status)
+		if s.Checked.Before(i.Checked) {
+			i.Checked = s.Checked
+		}
 	}
+}
+
+func checkmark(l map[string]string) (discovery.Status, time.Time) {
 	checked, err := time.Parse(time.RFC3339, l[labels.Checked])
 	if err != nil {
-		return status, time.Time{}
+		return discovery.Unknown, time.Time{}
 	}
-	return status, checked
+	switch status := discovery.Status(l[labels.Status]); status {
+	case discovery.Present, discovery.Absent, discovery.Truncated:
+		return status, checked
+	default: // of another version as well
+		return discovery.Unknown, checked
+	}
 }
 
 // tree reads what labels tie together. Labels can lead in circles, which digests

@@ -112,6 +112,60 @@ func TestReadOfAnImageThatWasNeverAskedAbout(t *testing.T) {
 	}
 }
 
+// What is said of the whole image is no more than what is known of each subject that
+// was asked about.
+func TestStatusOfTheWholeImage(t *testing.T) {
+	type answer struct {
+		status string // "" = never asked
+		at     int64
+	}
+	for _, tc := range []struct {
+		name                string
+		index, amd64, arm64 answer
+		want                discovery.Status
+		checked             int64 // 0 = never
+	}{
+		{"a platform is unknown", answer{"absent", 20}, answer{"unknown", 30}, answer{}, discovery.Unknown, 20},
+		{"the index is unknown", answer{"unknown", 20}, answer{"absent", 10}, answer{}, discovery.Unknown, 10},
+		{"a platform is truncated", answer{"present", 20}, answer{"absent", 20}, answer{"truncated", 40}, discovery.Truncated, 20},
+		{"only a platform has any", answer{"absent", 20}, answer{"present", 20}, answer{}, discovery.Present, 20},
+		{"all are absent", answer{"absent", 20}, answer{"absent", 15}, answer{"absent", 30}, discovery.Absent, 15},
+		{"other platforms do not count", answer{"absent", 20}, answer{}, answer{}, discovery.Absent, 20},
+		{"a status of another version", answer{"absent", 20}, answer{"stale", 30}, answer{}, discovery.Unknown, 20},
+		{"the platform of another image", answer{}, answer{"absent", 10}, answer{}, discovery.Unknown, 0},
+		{"none was asked about", answer{}, answer{}, answer{}, discovery.Unknown, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newShelf(t)
+			mark := func(desc ocispec.Descriptor, a answer) {
+				info := content.Info{Digest: desc.Digest}
+				if a.status != "" {
+					info.Labels = labels.Checkmark(a.status, time.Unix(a.at, 0))
+				}
+				if _, err := s.store.Update(s.ctx, info); err != nil {
+					t.Fatal(err)
+				}
+			}
+			amd64 := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[]}`))
+			arm64 := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[] }`))
+			index := s.put(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{amd64, arm64}})
+			mark(index, tc.index)
+			mark(amd64, tc.amd64)
+			mark(arm64, tc.arm64)
+			image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: index})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if image.Status != tc.want {
+				t.Errorf("status is %s, want %s", image.Status, tc.want)
+			}
+			if got := image.Checked; got.IsZero() != (tc.checked == 0) || !got.IsZero() && got.Unix() != tc.checked {
+				t.Errorf("checked at %v, want %d", got, tc.checked)
+			}
+		})
+	}
+}
+
 // Labels can lead in circles, and each step multiplies.
 func TestCirclesEnd(t *testing.T) {
 	s := newShelf(t)

@@ -30,6 +30,8 @@ The status of a subject is the result of the last pull or fetch:
   absent     the registry said that there are none
   unknown    no registry gave a usable answer, or none was asked
   truncated  a limit was reached
+That of an image is the first of unknown, truncated, present, absent that its index
+or a platform that was asked about has.
 
 Examples:
   ctr referrers ls

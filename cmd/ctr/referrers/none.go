@@ -14,14 +14,7 @@ func noneStored(image *stored.Image, what []string) error {
 	if len(what) > 0 {
 		asked = "no referrer that is " + strings.Join(what, " or ")
 	}
-	known := len(image.Subjects) > 0
-	for _, s := range image.Subjects {
-		if s.Checked.IsZero() && s.Digest != image.Digest {
-			continue // the manifest of a platform that was not pulled
-		}
-		known = known && (s.Status == discovery.Present || s.Status == discovery.Absent)
-	}
-	if !known {
+	if image.Status != discovery.Present && image.Status != discovery.Absent {
 		return exitf(exitUnknown, "%s is stored with image %s, and what its registry has is not known in full; `ctr referrers fetch %s` asks it", asked, image.Name, image.Name)
 	}
 	return exitf(exitNone, "%s is stored with image %s; `ctr referrers explain %s` tells what its registry has and what the rule leaves there", asked, image.Name, image.Name)
