@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -42,7 +43,7 @@ func decodeTable(table map[string]any, into any) error {
 	keys := slices.Sorted(maps.Keys(table))
 	unknown := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return fields[key].IsValid() })
 	if len(unknown) > 0 {
-		return fmt.Errorf("unknown key %s: check its spelling against docs/configuration.md, or remove it: %w", strings.Join(unknown, ", "), errdefs.ErrInvalidArgument)
+		return unknownKeys(unknown, slices.Sorted(maps.Keys(fields)))
 	}
 	for _, key := range keys {
 		if err := decodeValue(key, table[key], fields[key]); err != nil {
@@ -50,6 +51,57 @@ func decodeTable(table map[string]any, into any) error {
 		}
 	}
 	return nil
+}
+
+// unknownKeys says which keys were meant, where that can be told, and which there are.
+func unknownKeys(unknown, known []string) error {
+	var meant []string
+	for _, key := range unknown {
+		if near := nearest(key, known); near != "" && !slices.Contains(meant, near) {
+			meant = append(meant, near)
+		}
+	}
+	question := ""
+	if len(meant) > 0 {
+		question = "did you mean " + strings.Join(meant, ", ") + "? "
+	}
+	return fmt.Errorf("unknown key %s: %swrite one of %s, or remove it: %w", strings.Join(unknown, ", "), question, strings.Join(known, ", "), errdefs.ErrInvalidArgument)
+}
+
+// nearest returns the known key that is most like the given one, "" where none is:
+// one that contains it, or that at most half of the letters have to change for.
+func nearest(key string, known []string) string {
+	key = strings.ToLower(key)
+	best, least := "", math.MaxInt
+	for _, k := range known {
+		d := distance(key, k)
+		like := d <= max(len(key), len(k))/2 || len(key) > 2 && strings.Contains(k, key)
+		if like && d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is that of Levenshtein, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1) // from what was read of a to each beginning of b
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0]++
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 func decodeValue(key string, value any, field reflect.Value) error {
