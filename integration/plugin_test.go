@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
@@ -45,7 +46,7 @@ func TestDisabledPlugins(t *testing.T) {
 			if n := len(criStored(t, d, image).Referrers); n != tc.referrers {
 				t.Errorf("%d referrers came with a pull by CRI, want %d", n, tc.referrers)
 			}
-			// A source of Go's that selects nothing is for every daemon.
+			// As a Go client does that selects nothing.
 			ctr(t, d, "images", "rm", "--sync", image)
 			if err := clientPull(t, d, image, nil); err != nil {
 				t.Fatal(err)
@@ -56,6 +57,25 @@ func TestDisabledPlugins(t *testing.T) {
 			wantClean(t, d)
 		})
 	}
+}
+
+// A source of Go's that selects nothing is for every daemon, stock containerd
+// included. One that selects is refused there.
+func TestSourceThatSelectsNothing(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+		image := reg.Host + "/app:v1"
+		if err := clientPull(t, d, image, nil); err != nil {
+			t.Fatal(err)
+		}
+		wantReferrers(t, d, image, active)
+		err := clientPull(t, d, image, &api.Selection{ArtifactTypes: []string{"all"}})
+		if active && err != nil || !active && (err == nil || !strings.Contains(err.Error(), "transferreferrers.v1.Source")) {
+			t.Errorf("a pull that selects: %v", err)
+		}
+	})
 }
 
 // wantLoaded fails where a plugin of the daemon is not there, or did not load.

@@ -50,6 +50,38 @@ func TestOpenKeepsWhatTheSourceHas(t *testing.T) {
 	}
 }
 
+// A source that selects nothing is written as containerd's own, for any daemon, and
+// keeps what it was made with.
+func TestMessageOfASourceThatSelectsNothing(t *testing.T) {
+	for _, tc := range []struct {
+		selection *api.Selection
+		message   string
+	}{
+		{nil, "containerd.types.transfer.OCIRegistry"},
+		{&api.Selection{}, "transferreferrers.v1.Source"},
+	} {
+		client, err := New(t.Context(), "registry.example.com/app:v1",
+			WithRegistry(registry.WithHostDir("/etc/containerd/certs.d"), registry.WithDefaultScheme("http")), WithSelection(tc.selection))
+		if err != nil {
+			t.Fatal(err)
+		}
+		message, err := client.MarshalAny(t.Context(), nil)
+		if err != nil || message.GetTypeUrl() != tc.message {
+			t.Fatalf("the message is %v, %v; want %s", message, err, tc.message)
+		}
+		var daemon Source
+		if err := daemon.UnmarshalAny(t.Context(), nil, message); err != nil {
+			t.Fatal(err)
+		}
+		if r := daemon.message.Resolver; daemon.Image() != "registry.example.com/app:v1" || r.HostDir != "/etc/containerd/certs.d" || r.DefaultScheme != "http" {
+			t.Errorf("received is %v", daemon.message)
+		}
+		if got := daemon.Claim(); (got == nil) != (tc.selection == nil) {
+			t.Errorf("selected is %v, want %v", got, tc.selection)
+		}
+	}
+}
+
 func TestCredentialsOfASourceInProcess(t *testing.T) {
 	calls := 0
 	s := open(t, registry.WithCredentials(helper(func(ref, host string) (registry.Credentials, error) {

@@ -80,7 +80,8 @@ func WithRegistry(opts ...registry.Opt) Opt {
 // WithSelection says what to take of the image's referrers, in place of the
 // artifact types of the operator's rule. On a push it says which stored referrers
 // to carry; one without artifact types carries them all. A daemon without the plugin
-// refuses such a transfer rather than to leave the referrers out without a word.
+// refuses such a transfer rather than to leave the referrers out without a word. nil
+// selects nothing.
 func WithSelection(selection *api.Selection) Opt {
 	return func(o *options) error {
 		o.selection = selection
@@ -90,6 +91,11 @@ func WithSelection(selection *api.Selection) Opt {
 
 // New returns a source for containerd's client: client.Transfer(ctx, src,
 // image.NewStore(ref)). ref is a full reference, "docker.io/library/alpine:3.22".
+//
+// Without [WithSelection] the message is that of containerd's OCIRegistry, which every
+// daemon takes; one with the plugin does what the operator's rule says. Where only
+// io.containerd.transfer.v1.local is disabled there, containerd's own service loses
+// the hosts directory and the scheme of such a message, as it does for every client.
 func New(ctx context.Context, ref string, opts ...Opt) (*Source, error) {
 	var o options
 	for _, opt := range opts {

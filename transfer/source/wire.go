@@ -23,14 +23,15 @@ import (
 )
 
 // MarshalAny writes the message that the daemon reads. The registry's part is
-// containerd's own, streams for credentials and debugging included.
+// containerd's own, streams for credentials and debugging included; without a
+// selection it is all, so that a daemon without the plugin reads it too.
 func (s *Source) MarshalAny(ctx context.Context, sc streaming.StreamCreator) (typeurl.Any, error) {
 	if s.client == nil {
 		return nil, fmt.Errorf("source %s was received, not made by New: %w", s.Image(), errdefs.ErrFailedPrecondition)
 	}
 	r, err := s.client.MarshalAny(ctx, sc)
-	if err != nil {
-		return nil, err
+	if err != nil || s.selection == nil {
+		return r, err
 	}
 	return typeurl.MarshalAny(&api.Source{
 		Registry:  &anypb.Any{TypeUrl: r.GetTypeUrl(), Value: r.GetValue()},
