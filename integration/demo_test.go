@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,26 +69,71 @@ func wantNoTrace(t *testing.T, temp string) {
 
 // A demonstration that is interrupted cleans up as one that ends.
 func TestDemoInterrupted(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			cmd, temp := demo(t)
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for ctx := testContext(t); ; { // until there is a daemon to leave behind
+				if sockets, _ := filepath.Glob(temp + "/*/containerd.sock"); len(sockets) > 0 {
+					break
+				}
+				if ctx.Err() != nil {
+					t.Fatal("no daemon was started")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Errorf("an interrupted demonstration succeeds: %s", &out)
+			}
+			wantNoTrace(t, temp)
+		})
+	}
+}
+
+// One that is piped to head -1 has nowhere to write its second line to.
+func TestDemoWhoseOutputIsClosed(t *testing.T) {
 	cmd, temp := demo(t)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for ctx := testContext(t); ; { // until there is a daemon to leave behind
-		if sockets, _ := filepath.Glob(temp + "/*/containerd.sock"); len(sockets) > 0 {
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatal("no daemon was started")
-		}
-		time.Sleep(10 * time.Millisecond)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "$ ctr images pull ") {
+		t.Errorf("the first line is %q, %v", line, err)
 	}
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err == nil {
-		t.Errorf("an interrupted demonstration succeeds: %s", &out)
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("the demonstration ends with %v", err)
+	}
+	wantNoTrace(t, temp)
+}
+
+// The root of a user namespace has the capabilities, and cannot mount all the same.
+func TestDemoInAUserNamespace(t *testing.T) {
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Skip(err)
+	}
+	if out, err := exec.Command(unshare, "-Ur", "true").CombinedOutput(); err != nil {
+		t.Skipf("no user namespace can be made here: %v: %s", err, out)
+	}
+	cmd, temp := demo(t)
+	cmd.Path, cmd.Args = unshare, []string{"unshare", "-Ur", cmd.Path}
+	const says = "demo: containerd needs the right to mount layers, which root lacks in this user namespace or container (operation not permitted); run this as root outside of it\n"
+	if out, err := cmd.CombinedOutput(); err == nil || string(out) != says {
+		t.Errorf("the demonstration ends with %v, and says\n%s\nwant\n%s", err, out, says)
 	}
 	wantNoTrace(t, temp)
 }

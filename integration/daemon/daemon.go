@@ -98,6 +98,20 @@ func Root() error {
 	return nil
 }
 
+// Mounts says why nothing can be mounted here, nil where it can: the root of a user
+// namespace has every capability, and still no right to the mounts of its parent.
+func Mounts() (err error) {
+	dir, err := os.MkdirTemp("", "tr-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(dir)) }()
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("containerd needs the right to mount layers, which root lacks in this user namespace or container (%w); run this as root outside of it", err)
+	}
+	return unix.Unmount(dir, unix.MNT_DETACH)
+}
+
 // bin finds a program in the directory that TRANSFER_REFERRERS_BIN names, or else
 // in bin/ of the repository, above the working directory.
 func bin(name string) (string, error) {

@@ -19,7 +19,9 @@ import (
 )
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// With SIGPIPE among them a closed standard output is an error of the write, and
+	// does not end the program before it has cleaned up.
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer cancel()
 	ctx, cancelTimeout := context.WithTimeout(ctx, time.Minute)
 	defer cancelTimeout()
@@ -31,6 +33,9 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	if err := daemon.Root(); err != nil {
+		return err
+	}
+	if err := daemon.Mounts(); err != nil {
 		return err
 	}
 	reg, err := registry.Start(registry.Olareg)
@@ -67,12 +72,16 @@ func run(ctx context.Context) (err error) {
 		{[]string{"images", "pull", "--platform", "linux/amd64", image}, lastLine},
 		{[]string{"referrers", "ls", image}, strings.TrimSpace},
 	} {
-		fmt.Println("$ ctr", strings.Join(step.args, " "))
+		if _, err := fmt.Println("$ ctr", strings.Join(step.args, " ")); err != nil {
+			return err
+		}
 		out, err := d.Ctr(ctx, step.args...)
 		if err != nil {
 			return err
 		}
-		fmt.Println(step.show(out))
+		if _, err := fmt.Println(step.show(out)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
