@@ -97,6 +97,26 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 }
 
+// Sockets do not fit into every directory for temporary files.
+func TestDaemonWithALongTMPDIR(t *testing.T) {
+	for _, n := range []int{68, 69, 200} {
+		parent, err := os.MkdirTemp("/tmp", "tr-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(parent) })
+		temp := filepath.Join(parent, strings.Repeat("x", n-len(parent)-1))
+		if err := os.Mkdir(temp, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("TMPDIR", temp)
+		d := startDaemon(t, stock)
+		if below := strings.HasPrefix(d.Dir, temp); below != (n <= 68) {
+			t.Errorf("with a TMPDIR of %d bytes the daemon lives in %s", n, d.Dir)
+		}
+	}
+}
+
 // One that is piped to head -1 has nowhere to write its second line to.
 func TestDemoWhoseOutputIsClosed(t *testing.T) {
 	cmd, temp := demo(t)

@@ -149,8 +149,7 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 			}
 		}
 	}
-	// Socket paths are short: 107 bytes, whatever TMPDIR says.
-	dir, err := os.MkdirTemp("", "tr-")
+	dir, err := os.MkdirTemp(tempDir(), "tr-")
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +164,16 @@ func Start(ctx context.Context, config Config) (_ *Daemon, err error) {
 		return nil, errors.Join(err, d.Stop())
 	}
 	return d, nil
+}
+
+// tempDir is where daemons live: TMPDIR, or /tmp where their sockets' paths would
+// exceed the 104 bytes that containerd takes.
+func tempDir() string {
+	dir := os.TempDir()
+	if len(filepath.Join(dir, "tr-4294967295", "containerd.sock.ttrpc")) > 104 {
+		return "/tmp"
+	}
+	return dir
 }
 
 func (d *Daemon) configPath() string { return filepath.Join(d.Dir, "config.toml") }
