@@ -42,9 +42,10 @@ func (a *answer) Explanation(ctx context.Context) (*Explanation, error) {
 	}
 }
 
-// Send answers the client. The daemon calls it once.
+// Send answers the client. The daemon calls it once. An explanation that is too large
+// for one message is sent without some of the referrers that are left.
 func (a *answer) Send(e *Explanation) error {
-	data, err := json.Marshal(e)
+	data, err := bounded(e, maxAnswer)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,74 @@
+package explain
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// maxAnswer is how large the JSON of an Explanation may be. containerd's messages take
+// 16 MiB; the thousands of referrers that a hostile registry can have a pull leave,
+// with types that JSON escapes, take more.
+const maxAnswer = 8 << 20
+
+// maxNote is more than the note of a subject takes that some of its referrers are left
+// out, with its comma.
+const maxNote = 160
+
+// bounded returns the JSON of the explanation. Where that is over the limit it leaves
+// out referrers that are left, the last of the last subject first: those that bear on
+// no status before others, and as few as it takes. Each subject that lacks some says
+// how many.
+func bounded(e *Explanation, limit int) ([]byte, error) {
+	data, err := encode(e)
+	if err != nil || len(data) <= limit {
+		return data, err
+	}
+	excess := len(data) - limit
+	short := *e
+	short.Subjects = slices.Clone(e.Subjects)
+	dropped := make([]int, len(short.Subjects))
+	for _, droppable := range []func(Referrer) bool{
+		func(r Referrer) bool { return r.Status == "" && r.Digest != "" },
+		func(Referrer) bool { return true },
+	} {
+		for i := len(short.Subjects) - 1; i >= 0 && excess > 0; i-- {
+			kept := []Referrer{}
+			for _, r := range slices.Backward(short.Subjects[i].Left) {
+				if excess <= 0 || !droppable(r) {
+					kept = append(kept, r)
+					continue
+				}
+				entry, err := encode(r)
+				if err != nil {
+					return nil, err
+				}
+				if dropped[i] == 0 {
+					excess += maxNote
+				}
+				dropped[i]++
+				excess -= len(entry) + len(",")
+			}
+			slices.Reverse(kept)
+			short.Subjects[i].Left = kept
+		}
+	}
+	for i, n := range dropped {
+		if n > 0 {
+			left := &short.Subjects[i].Left
+			*left = append(*left, Referrer{Reason: fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into %d MiB", n, limit>>20)})
+		}
+	}
+	return encode(&short)
+}
+
+// encode is json.Marshal without the escapes for HTML, which are of no use here and
+// make six bytes of one.
+func encode(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), err
+}
