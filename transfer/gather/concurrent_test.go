@@ -126,7 +126,7 @@ func TestDecoyDoesNotSpoilSharedContent(t *testing.T) {
 // A wanted entry that a limit refused must not leave the subject "present".
 func TestEntryOverTheLimitTruncates(t *testing.T) {
 	w := newWorld(t)
-	huge := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: w.serve("x").Digest, Size: 5 << 20}
+	huge := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: w.serve("x").Digest, Size: discovery.MaxListedSize + 1}
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, huge, sbom)
 	out, _ := w.gather(sboms)

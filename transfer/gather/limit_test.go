@@ -46,8 +46,8 @@ func TestRefusals(t *testing.T) {
 		}, change: func(c *Config) { c.Limits.Timeout = 1 }, want: map[Limit]int{LimitTimeout: 1}},
 		{name: "manifest, by its size in the listing", list: func(w *world) {
 			a := w.artifact(spdx, &w.subject, w.serve("a"))
-			a.Size = 1 << 40
-			w.list(w.subject, a)
+			a.Size = discovery.MaxListedSize + 1
+			w.list(w.subject, a, w.artifact(spdx, &w.subject, w.serve("b")))
 		}, want: map[Limit]int{LimitManifest: 1}},
 		{name: "manifest, by its layers", list: func(w *world) {
 			blobs := make([]ocispec.Descriptor, MaxChildren+1)

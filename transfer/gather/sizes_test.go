@@ -17,7 +17,7 @@ import (
 // Harbor and Google's registry are known to list another size than the manifest's. The
 // digest vouches for it, and it is asked for once.
 func TestListingWithAWrongSize(t *testing.T) {
-	for _, wrong := range []int64{1200, -100} {
+	for _, wrong := range []int64{1200, -100, 5 << 20} {
 		w := newWorld(t)
 		sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 		listed := sbom
