@@ -58,6 +58,24 @@ func TestCapCountsWhatManifestsDecide(t *testing.T) {
 	w.wantStatus(out, discovery.Truncated)
 }
 
+// A decoy of the same digest, first in the listing, neither hides a signature nor is told
+// of beside it.
+func TestDecoyOfTheSameDigestIsNotLeft(t *testing.T) {
+	w := newWorld(t)
+	sig := w.artifact(signature, &w.subject, w.serve("payload"))
+	decoy := sig
+	decoy.ArtifactType = "text/decoy"
+	path := base + "referrers/" + w.subject.Digest.String()
+	w.server.On(path, hostile.Index(decoy).With("Link", `<`+path+`/next>; rel="next"`))
+	w.server.On(path+"/next", hostile.Index(sig))
+	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	w.wantTied(w.subject, sig)
+	w.wantStatus(out, discovery.Present)
+	if err := out.Enforce("image", sel); err != nil || len(out.Subjects[0].Left) != 0 {
+		t.Errorf("%v, left are %+v", err, out.Subjects[0].Left)
+	}
+}
+
 // A decoy in the listing must not keep cosign's tag from being asked for.
 func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
 	w := newWorld(t)

@@ -122,6 +122,10 @@ func (g *Gather) settle() *Outcome {
 		// Where a tag of cosign's, or an index, turns out to name a part of the
 		// image, which came later, labels would run in circles.
 		s.taken = slices.DeleteFunc(s.taken, func(t Taken) bool { return t.Way != listed && g.isImage(t.Digest) })
+		// One that a later entry of the listing contradicted was left first, and then taken.
+		s.left = slices.DeleteFunc(s.left, func(l Left) bool {
+			return l.Status == "" && slices.ContainsFunc(s.taken, func(t Taken) bool { return t.Way == l.Way && t.Digest == l.Digest })
+		})
 		slices.SortFunc(s.taken, func(a, b Taken) int { return cmp.Compare(a.Digest, b.Digest) })
 		subject := Subject{
 			Descriptor: s.desc, Image: s.image.Load(), Parents: s.parents, Status: s.status,

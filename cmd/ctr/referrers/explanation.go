@@ -46,11 +46,14 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 			out.line("  take  ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
 		}
 		for _, r := range s.Left {
-			if r.Digest == "" { // a request that failed
+			switch {
+			case r.Digest != "":
+				out.line("  leave ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
+			case r.Status != "": // a request that failed
 				out.line("  error ", r.Reason)
-				continue
+			default: // how many there is no room to tell of
+				out.line("  leave ", r.Reason)
 			}
-			out.line("  leave ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
 		}
 	}
 	out.line("", "")

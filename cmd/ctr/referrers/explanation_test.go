@@ -23,7 +23,7 @@ func TestPrintExplanation(t *testing.T) {
 					{Host: "example.com", Request: "referrers", Code: 200, Status: discovery.Present, Detail: "said \x1b[31m"},
 				},
 				Taken: []explain.Referrer{{Digest: digest.FromString("a"), ArtifactType: "x/\ay", Reason: "rule 1"}},
-				Left:  []explain.Referrer{{Reason: "a listing\nfailed"}},
+				Left:  []explain.Referrer{{Reason: "a listing\nfailed", Status: discovery.Unknown}, {Reason: "7 more were not taken"}},
 			},
 			{Digest: node, Platform: "linux/amd64", Image: true, Status: discovery.Absent},
 			{Digest: digest.FromString("b"), Image: true, Status: discovery.Absent},
@@ -43,6 +43,7 @@ root <root>: present
   asked example.com: referrers: present (HTTP 200): said ?[31m
   take  <a> x/?y: rule 1
   error a listing?failed
+  leave 7 more were not taken
 
 linux/amd64 <node>: absent
 
