@@ -80,7 +80,7 @@ func TestRootless(t *testing.T) {
 
 	pushImageOf(t, reg, "other", 1000)
 	_, err = d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", "--snapshotter", "native", reg.Host+"/other:v1")
-	wantError(t, err, strings.Split(rootlessDoc(t, "another fails:\n\n```\n", "\n```"), " … ")...)
+	wantError(t, err, strings.Split(rootlessDoc(t, "another user fails:\n\n```\n", "\n```"), " … ")...)
 }
 
 // Without them nothing can be unpacked, with the plugin as without, and the error

@@ -116,8 +116,8 @@ func (s *said) failures() {
 	wholeFixture(s.f, s.t, reg)
 	d := startDaemon(s.t, active(everything))
 	s.add(fmt.Sprint(clientPull(s.t, d, reg.Host+"/app:v1", &api.Selection{ArtifactTypes: []string{"signature"}})))
-	// What is required is denied by another name, and taken by a client.
-	d = startDaemon(s.t, active(rule(`artifact_types = ["!signatures"]`, `required = ["application/vnd.cncf.notary.signature"]`)))
+	// Of what is required all that the image has is denied, and taken by a client.
+	d = startDaemon(s.t, active(rule(`artifact_types = ["!application/vnd.dev.sigstore.*", "!application/vnd.cncf.*"]`, `required = ["signatures"]`)))
 	s.add(fmt.Sprint(clientPull(s.t, d, reg.Host+"/app:v1", &api.Selection{ArtifactTypes: []string{"all"}})))
 }
 
