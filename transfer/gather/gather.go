@@ -118,6 +118,7 @@ type Gather struct {
 	span      *tracing.Span
 	written   atomic.Int64 // bytes that came into the store
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
+	held      atomic.Int64 // bytes of manifests that wait for their turn
 	budget    budget       // of what is remembered of listings
 
 	mu       sync.Mutex

@@ -58,6 +58,8 @@ type candidate struct {
 	// but one of cosign's tags, or the image's index, names the subject.
 	legacy string
 	ask    bool // the listing does not say what it is
+	turn   *turn
+	held   int64 // bytes of manifest that count as held
 }
 
 // discover asks what refers to the subject, and starts to take what is wanted, of
@@ -103,8 +105,13 @@ func (g *Gather) discover(s *subject) {
 		}
 		s.note(status, left)
 	}
-	s.setRoom(g.Limits.MaxReferrers - c.sure)
-	start(g.withinPull(s, c.asked, &g.asks))
+	room := g.Limits.MaxReferrers - c.sure
+	s.setRoom(room)
+	asked := g.withinPull(s, c.asked, &g.asks)
+	if len(asked) > room {
+		inTurn(asked)
+	}
+	start(asked)
 	g.cosign(s, candidates, &judged)
 }
 

@@ -22,6 +22,7 @@ import (
 // take brings one referrer in: its manifest, which decides what it is and what
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
+	defer c.turn.pass(g.ctx) // whatever becomes of it, and last: it may have to wait
 	try, earlier := s.attempt(c)
 	if try == nil {
 		return
@@ -37,7 +38,7 @@ func (g *Gather) take(s *subject, c candidate) {
 		c.Size = info.Size
 	}
 	span := g.takeSpan(s, c)
-	m, reason, err := g.bring(s, c)
+	m, reason, err := g.bringInTurn(s, &c)
 	var sized otherSize
 	if c.way == listed && errors.As(err, &sized) {
 		c.manifest, c.Size = sized.data, int64(len(sized.data))
@@ -73,6 +74,15 @@ func (g *Gather) take(s *subject, c candidate) {
 		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
 }
 
+// bringInTurn brings a candidate in when its turn has come.
+func (g *Gather) bringInTurn(s *subject, c *candidate) (*artifact.Manifest, string, error) {
+	defer func() { g.held.Add(-c.held) }()
+	if err := g.await(s, c); err != nil {
+		return nil, "", err
+	}
+	return g.bring(s, *c)
+}
+
 // dropped is an error for what turned out to be none of the subject's wanted
 // referrers: nothing is missing without it.
 type dropped struct{ reason string }
@@ -83,28 +93,12 @@ func (d dropped) Error() string { return d.reason }
 // before it is stored: one that is not wanted leaves no trace.
 func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, error) {
 	var reason string
-	m, err := g.manifest(c, func(m *artifact.Manifest) error {
-		switch {
-		case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
-			return dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
-		case m.Subject == nil && c.way == listed:
-			return dropped{"refused: its manifest names no subject"}
-		case c.way != listed && g.isImage(c.Digest):
-			// A tag can point anywhere, and an index call anything an attestation.
-			return dropped{"refused: it is a part of the image itself"}
-		case c.way == tagged && policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy}):
-			return dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
-		case c.way == embedded && !attests(m):
-			return dropped{"refused: the image's index calls it an attestation, which it is not"}
-		case c.legacy != "" && (m.ArtifactType == "" || images.IsConfigType(m.ArtifactType)):
-			m.ArtifactType = c.legacy // the manifest says nothing itself
-		}
-		d := g.Selection.DecideManifest(m.Referrer())
-		if reason = d.Reason; d.Verdict != policy.Take {
-			return dropped{reason}
+	m, err := g.manifest(c, func(m *artifact.Manifest) (err error) {
+		if reason, err = g.judge(s, c, m); err != nil {
+			return err
 		}
 		if c.ask && !s.hasRoom() {
-			return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor, c.way).Reason, errdefs.ErrResourceExhausted))
+			return g.noRoom(c)
 		}
 		return nil
 	})
@@ -118,6 +112,36 @@ func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, err
 			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
 	}
 	return m, reason, g.children(c.Descriptor, m, 0)
+}
+
+// noRoom is the error of a referrer over the cap.
+func (g *Gather) noRoom(c candidate) error {
+	return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor, c.way).Reason, errdefs.ErrResourceExhausted))
+}
+
+// judge decides by a manifest whether it is wanted, and says why. A manifest that says
+// nothing of its type itself gets that by which it was met.
+func (g *Gather) judge(s *subject, c candidate, m *artifact.Manifest) (reason string, err error) {
+	switch {
+	case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
+		return "", dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
+	case m.Subject == nil && c.way == listed:
+		return "", dropped{"refused: its manifest names no subject"}
+	case c.way != listed && g.isImage(c.Digest):
+		// A tag can point anywhere, and an index call anything an attestation.
+		return "", dropped{"refused: it is a part of the image itself"}
+	case c.way == tagged && policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy}):
+		return "", dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
+	case c.way == embedded && !attests(m):
+		return "", dropped{"refused: the image's index calls it an attestation, which it is not"}
+	case c.legacy != "" && (m.ArtifactType == "" || images.IsConfigType(m.ArtifactType)):
+		m.ArtifactType = c.legacy // the manifest says nothing itself
+	}
+	d := g.Selection.DecideManifest(m.Referrer())
+	if d.Verdict != policy.Take {
+		return "", dropped{d.Reason}
+	}
+	return d.Reason, nil
 }
 
 // isImage reports whether the digest is a manifest or index of the image itself.
