@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/containerd/errdefs"
 )
 
 // maxAnswer is how large the JSON of an Explanation may be. containerd's messages take
@@ -60,7 +62,11 @@ func bounded(e *Explanation, limit int) ([]byte, error) {
 			*left = append(*left, Referrer{Reason: fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into %d MiB", n, limit>>20)})
 		}
 	}
-	return encode(&short)
+	data, err = encode(&short)
+	if err == nil && len(data) > limit {
+		return nil, fmt.Errorf("the explanation of image %s has %d MiB without what is left, over the limit of %d MiB: %w", e.Image, len(data)>>20, limit>>20, errdefs.ErrResourceExhausted)
+	}
+	return data, err
 }
 
 // encode is json.Marshal without the escapes for HTML, which are of no use here and

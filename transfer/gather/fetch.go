@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -36,17 +37,32 @@ func (g *Gather) children(parent ocispec.Descriptor, m *artifact.Manifest, nesti
 	if len(m.Manifests) > 0 && nesting == artifact.MaxNesting {
 		return over(LimitManifest, fmt.Errorf("%s: indexes lie more than %d deep: %w", parent.Digest, artifact.MaxNesting, errdefs.ErrResourceExhausted))
 	}
+	// What lacks one piece is not taken, and needs no other.
 	var eg errgroup.Group
+	eg.SetLimit(g.Limits.MaxConcurrentDownloads)
+	var lacks atomic.Bool
+	bring := func(piece func() error) {
+		eg.Go(func() error {
+			if lacks.Load() {
+				return nil
+			}
+			err := piece()
+			if err != nil {
+				lacks.Store(true)
+			}
+			return err
+		})
+	}
 	for _, desc := range m.Blobs {
-		eg.Go(func() error { return g.blob(parent, plain(desc), verified(desc)) })
+		bring(func() error { return g.blob(parent, plain(desc), verified(desc)) })
 	}
 	for _, desc := range m.Manifests {
 		data, desc := verified(desc), plain(desc)
 		if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
-			eg.Go(func() error { return g.blob(parent, desc, data) })
+			bring(func() error { return g.blob(parent, desc, data) })
 			continue
 		}
-		eg.Go(func() error {
+		bring(func() error {
 			child, err := g.manifest(candidate{Descriptor: desc, manifest: data}, nil)
 			if err != nil {
 				return err
@@ -147,7 +163,7 @@ func (g *Gather) manifest(c candidate, judge func(*artifact.Manifest) error) (*a
 		data := c.manifest
 		if data == nil {
 			var err error
-			if data, err = g.fetchManifest(desc); err != nil {
+			if data, err = g.fetchManifest(desc, judge != nil); err != nil {
 				return nil, err
 			}
 		}
@@ -173,23 +189,38 @@ func (g *Gather) peek(c candidate, desc ocispec.Descriptor) ([]byte, error) {
 	if info, err := g.Store.Info(g.ctx, desc.Digest); err == nil && info.Size == desc.Size {
 		return g.read(desc)
 	}
-	return g.fetchManifest(desc)
+	return g.fetchManifest(desc, c.way != "")
 }
 
 // fetchManifest asks the registry for a manifest. Those that are read and then not taken
 // may come to as many bytes as one pull may take.
-func (g *Gather) fetchManifest(desc ocispec.Descriptor) ([]byte, error) {
+func (g *Gather) fetchManifest(desc ocispec.Descriptor, judged bool) ([]byte, error) {
 	g.mu.Lock()
-	left := g.Limits.MaxTotalSize - g.wasted
+	left, pieces := g.Limits.MaxTotalSize-g.wasted, len(g.sized)+g.failed
 	g.mu.Unlock()
+	if pieces >= maxPieces {
+		return nil, overPieces(desc)
+	}
 	if left <= 0 {
 		return nil, over(LimitTotalSize, fmt.Errorf("its manifest is not read: those that were read and not taken came to %d bytes (key max_total_size): %w", g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
 	}
 	data, err := g.Registry.Manifest(g.ctx, desc)
-	if errors.Is(err, remote.ErrOtherSize) {
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.Is(err, remote.ErrOtherSize):
+		if !judged { // which would be read again as what it is
+			g.waste(data)
+		}
 		return nil, otherSize{err, data}
 	}
-	return data, err
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed++
+	if errdefs.IsFailedPrecondition(err) { // of which how much came is not known
+		g.wasted += remote.MaxManifestSize
+	}
+	return nil, err
 }
 
 // waste counts a manifest that was read and is not taken.
@@ -268,12 +299,16 @@ func (g *Gather) reserve(desc ocispec.Descriptor) error {
 	if desc.Size > g.Limits.MaxTotalSize-g.total {
 		return over(LimitTotalSize, fmt.Errorf("%s: the pull's referrers are over the limit of %d bytes in all (key max_total_size): %w", desc.Digest, g.Limits.MaxTotalSize, errdefs.ErrResourceExhausted))
 	}
-	if len(g.sized) == maxPieces {
-		return over(LimitOther, fmt.Errorf("%s: the pull's referrers are over the limit of %d manifests and blobs in all: %w", desc.Digest, maxPieces, errdefs.ErrResourceExhausted))
+	if len(g.sized)+g.failed >= maxPieces {
+		return overPieces(desc)
 	}
 	g.sized[key] = true
 	g.total += desc.Size
 	return nil
+}
+
+func overPieces(desc ocispec.Descriptor) error {
+	return over(LimitOther, fmt.Errorf("%s: the pull's referrers are over the limit of %d manifests and blobs in all: %w", desc.Digest, maxPieces, errdefs.ErrResourceExhausted))
 }
 
 func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor, data []byte) error {

@@ -132,6 +132,7 @@ type Gather struct {
 	takes    int                 // referrers that are being taken, or were
 	asks     int                 // those whose manifest must decide
 	wasted   int64               // bytes of manifests that came to nothing
+	failed   int                 // requests for manifests that failed
 }
 
 var errClosed = errors.New("the pull ended")

@@ -136,6 +136,10 @@ func (g *Gather) settle() *Outcome {
 		}
 		out.Subjects = append(out.Subjects, subject)
 	}
+	if out.Unasked > 0 && len(out.Subjects) > 0 { // so that what is stored of the image tells
+		root := &out.Subjects[0]
+		root.Status = root.Status.Worse(discovery.Truncated)
+	}
 	return out
 }
 

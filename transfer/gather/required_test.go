@@ -44,6 +44,25 @@ func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
 	}
 }
 
+// An image that has more manifests than a pull asks about is not known in full, and what is
+// stored of it says so.
+func TestUnaskedManifestsTruncateTheRoot(t *testing.T) {
+	w := newWorld(t)
+	w.list(w.subject)
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}))
+	defer g.Close()
+	g.Image(w.subject)
+	g.mu.Lock()
+	g.images = maxSubjects
+	g.mu.Unlock()
+	g.Image(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("one too many"), Size: 1}, w.subject.Digest)
+	out := g.Wait(w.ctx)
+	if err := g.Tie(w.ctx, out, w.subject); err != nil {
+		t.Fatal(err)
+	}
+	w.wantStatus(out, discovery.Truncated)
+}
+
 // The type of an image's root is the registry's word: one that is neither a manifest's
 // nor an index's gets nothing past a rule.
 func TestRootOfAnotherTypeSatisfiesNothing(t *testing.T) {

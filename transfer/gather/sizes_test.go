@@ -8,9 +8,11 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -125,6 +127,45 @@ func TestManifestsOfAnotherSubjectAreLimited(t *testing.T) {
 	w.wantStatus(out, discovery.Truncated)
 	if n := w.asked("/manifests/"); n != 3 {
 		t.Errorf("%d manifests were read, want 3", n)
+	}
+}
+
+// Wrong bytes, and children of another size than their index says, are bytes as well.
+func TestManifestsThatAreWrongAreLimited(t *testing.T) {
+	w := newWorld(t)
+	var forged []ocispec.Descriptor
+	for i := range 60 {
+		d := w.artifact(spdx, &w.subject, w.serve(fmt.Sprint(i)))
+		w.server.On(base+"manifests/"+d.Digest.String(), hostile.Content(d.MediaType, []byte("forged")))
+		forged = append(forged, d)
+	}
+	w.list(w.subject, forged...)
+	limits := func(c *Config) { c.Limits.MaxTotalSize = 10 << 20 }
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, limits)
+	w.wantStatus(out, discovery.Unknown) // worse than truncated
+	if n := w.asked("/manifests/"); n > 3+DefaultLimits.MaxConcurrentDownloads || out.Refusals()[LimitTotalSize] == 0 {
+		t.Errorf("%d manifests were asked for, refusals %v", n, out.Refusals())
+	}
+
+	w = newWorld(t)
+	var indexes []ocispec.Descriptor
+	for i := range 10 {
+		var children []ocispec.Descriptor
+		for j := range 30 {
+			child := w.artifact(spdx, nil, w.serve(fmt.Sprint(i, j)))
+			child.Size = 100 // it has more
+			children = append(children, child)
+		}
+		indexes = append(indexes, w.manifest(ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx, Manifests: children, Subject: &w.subject,
+		}, ocispec.MediaTypeImageIndex, spdx))
+	}
+	w.list(w.subject, indexes...)
+	out, _ = w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	w.wantTied(w.subject)
+	w.wantStatus(out, discovery.Unknown)
+	if n, most := w.asked("/manifests/"), len(indexes)*(1+DefaultLimits.MaxConcurrentDownloads); n > most {
+		t.Errorf("%d manifests were asked for, want %d at most: what lacks a piece needs no other", n, most)
 	}
 }
 

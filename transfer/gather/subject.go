@@ -3,6 +3,7 @@ package gather
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,7 +110,7 @@ func (g *Gather) discover(s *subject) {
 	s.setRoom(room)
 	asked := g.withinPull(s, c.asked, &g.asks)
 	if len(asked) > room {
-		inTurn(asked)
+		inTurn(asked, room)
 	}
 	start(asked)
 	g.cosign(s, candidates, &judged)
@@ -140,6 +141,10 @@ type chosen struct {
 	asked []candidate // those that only their manifest can decide on
 }
 
+func (c *chosen) isAsked(dgst digest.Digest) bool {
+	return slices.ContainsFunc(c.asked, func(a candidate) bool { return a.Digest == dgst })
+}
+
 // choose applies the policy before the cap, so that decoys of other types cannot
 // push a signature past it. It returns what the listing's type decides, in the
 // registry's order; what only its manifest can decide has what room the whole
@@ -151,6 +156,9 @@ func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []cand
 		case d.Verdict == policy.Skip:
 			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Way: listed, Reason: d.Reason})
 		case d.Verdict == policy.Ask:
+			if c.isAsked(desc.Digest) {
+				continue // it is told again since it was contradicted; its place is the first
+			}
 			c.asked = append(c.asked, candidate{Descriptor: desc, way: listed, ask: true})
 		case c.sure == g.Limits.MaxReferrers:
 			s.note(discovery.Truncated, g.overLimit(desc, listed))

@@ -16,21 +16,22 @@ const maxHeld = 16 << 20
 
 // turn keeps the registry's order among referrers that only their manifests decide on,
 // where the cap has no room for all of them: which are taken must not depend on whose
-// manifest comes first. It is nil where all have room, so that one that hangs keeps no
-// other waiting.
+// manifest comes first. It is nil where all have room.
 type turn struct {
+	roomy   bool            // it has room whatever those before it turn out to be
 	before  <-chan struct{} // closed when all that are listed before are decided on
 	decided chan struct{}   // closed when this one is as well
 	once    sync.Once
 }
 
-// inTurn gives each of the candidates its turn.
-func inTurn(candidates []candidate) {
+// inTurn gives each of the candidates its turn. As many of the first as there is room for
+// need not wait for it, so that one that hangs keeps no more waiting than it must.
+func inTurn(candidates []candidate, room int) {
 	first := make(chan struct{})
 	close(first)
 	before := (<-chan struct{})(first)
 	for i := range candidates {
-		t := &turn{before: before, decided: make(chan struct{})}
+		t := &turn{roomy: i < room, before: before, decided: make(chan struct{})}
 		candidates[i].turn, before = t, t.decided
 	}
 }
@@ -63,17 +64,20 @@ func (g *Gather) await(s *subject, c *candidate) error {
 		g.held.Add(-n)
 		g.waste(data)
 	}
-	select {
-	case <-c.turn.before:
-	case <-g.ctx.Done():
-		return context.Cause(g.ctx)
+	if !c.turn.roomy {
+		select {
+		case <-c.turn.before:
+		case <-g.ctx.Done():
+			return context.Cause(g.ctx)
+		}
 	}
 	if !s.hasRoom() {
 		g.waste(c.manifest)
 		return g.noRoom(*c)
 	}
-	c.turn.pass(g.ctx)
-	c.ask = false // it is answered
+	turn := c.turn
+	g.wg.Go(func() { turn.pass(g.ctx) }) // its blobs keep no one waiting
+	c.ask = false                        // it is answered
 	return nil
 }
 

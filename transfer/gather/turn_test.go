@@ -72,6 +72,46 @@ func TestRow15OrderOfThoseThatManifestsDecideOn(t *testing.T) {
 	}
 }
 
+// One that hangs does not keep those waiting that have room whatever it is.
+func TestTurnsOfThoseWithRoom(t *testing.T) {
+	w := newWorld(t)
+	hung := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: oci, Digest: w.serve("hung").Digest, Size: 4}
+	w.server.On(base+"manifests/"+hung.Digest.String(), hostile.Answer{Hang: true})
+	entries := []ocispec.Descriptor{hung}
+	for i := range 3 {
+		sig := w.artifact(signature, &w.subject, w.serve(fmt.Sprint(i)))
+		sig.ArtifactType = oci
+		entries = append(entries, sig)
+	}
+	w.list(w.subject, entries...)
+	out, sel := w.gatherWith(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, 2,
+		func(c *Config) { c.Limits.MaxReferrers, c.Limits.Timeout = 3, time.Millisecond })
+	w.wantTied(w.subject, entries[1], entries[2]) // the last waits for its turn
+	if err := out.Enforce("image", sel); err != nil {
+		t.Error(err)
+	}
+}
+
+// An entry that a later page contradicts keeps its place.
+func TestRow15OrderOfWhatIsContradicted(t *testing.T) {
+	w := newWorld(t)
+	var listed []ocispec.Descriptor
+	for i := range 4 {
+		sig := w.artifact(signature, &w.subject, w.serve(fmt.Sprint(i)))
+		sig.ArtifactType = oci
+		listed = append(listed, sig)
+	}
+	again := listed[0]
+	again.ArtifactType = signature
+	path := base + "referrers/" + w.subject.Digest.String()
+	w.server.On(path, hostile.Index(listed...).With("Link", `<`+path+`/next>; rel="next"`))
+	w.server.On(path+"/next", hostile.Index(again))
+	for range 10 {
+		w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 2 })
+		w.wantTied(w.subject, listed[0], listed[1])
+	}
+}
+
 // One that hangs keeps no other waiting where all have room.
 func TestTurnsAreForThoseOverTheCap(t *testing.T) {
 	w := newWorld(t)

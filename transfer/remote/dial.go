@@ -20,6 +20,6 @@ func refused(err error) bool {
 		return dns.IsTemporary && !dns.IsTimeout && !dns.IsNotFound
 	}
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" &&
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") &&
 		(errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET))
 }

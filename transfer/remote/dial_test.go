@@ -121,6 +121,7 @@ func TestDials(t *testing.T) {
 	}{
 		{"refused", system(syscall.ECONNREFUSED), 0, dials},
 		{"reset", system(syscall.ECONNRESET), 0, dials},
+		{"refused by the proxy", &net.OpError{Op: "proxyconnect", Net: "tcp", Err: system(syscall.ECONNREFUSED)}, 0, dials},
 		{"refused, and one attempt allowed", system(syscall.ECONNREFUSED), 1, 1},
 		{"refused, and more attempts allowed", system(syscall.ECONNREFUSED), 5, dials},
 		{"timed out", system(syscall.ETIMEDOUT), 0, 1},

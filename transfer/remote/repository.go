@@ -195,7 +195,7 @@ func (h *Host) await(end context.CancelCauseFunc) (done func()) {
 func (h *Host) markDown(err error) {
 	var op *net.OpError
 	var dns *net.DNSError
-	unconnected := errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+	unconnected := errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 	if !unconnected && !errors.As(err, new(timeoutError)) {
 		return
 	}
