@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -106,8 +107,13 @@ func (u *upload) Push(ctx context.Context, desc ocispec.Descriptor) (cw content.
 	if err != nil {
 		return nil, err
 	}
-	return &uploadWriter{Writer: cw, upload: u, desc: desc}, nil
+	w := &uploadWriter{Writer: cw, upload: u, desc: desc}
+	w.end = context.AfterFunc(ctx, func() { time.AfterFunc(unasked, w.unblock) })
+	return w, nil
 }
+
+// unasked is how long a first write goes on once its upload has been canceled.
+var unasked = 5 * time.Second
 
 type uploadWriter struct {
 	content.Writer
@@ -115,10 +121,28 @@ type uploadWriter struct {
 	desc  ocispec.Descriptor
 	bytes int64
 	next  time.Time
+	end   func() bool // of the watch over the first write
+	asked atomic.Bool // the request has asked for bytes, or there is no more to write
+}
+
+// unblock ends a first write that nothing else would: containerd's writer waits until its
+// request asks for bytes, and one that was canceled before that never does.
+func (w *uploadWriter) unblock() {
+	if !w.asked.Swap(true) {
+		_ = w.Writer.Close()
+	}
+}
+
+// Close implements io.Closer.
+func (w *uploadWriter) Close() error {
+	w.end()
+	w.asked.Store(true)
+	return w.Writer.Close()
 }
 
 func (w *uploadWriter) Write(data []byte) (int, error) {
 	n, err := w.Writer.Write(data)
+	w.asked.Store(true)
 	w.moves()
 	w.bytes += int64(n)
 	if errors.Is(err, content.ErrReset) {
