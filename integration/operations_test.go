@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,12 +21,12 @@ func TestOtherOperations(t *testing.T) {
 	wholeFixture(f, t, from)
 	both(t, func(t *testing.T, d *daemon.Daemon, _ bool) {
 		to := startRegistry(t, registry.Olareg) // holds nothing yet
-		image, tagged := from.Host+"/app:v1", to.Host+"/pushed:v2"
+		image, tagged := from.Host+"/app:v1", to.Host+"/app:v2"
 		archive := filepath.Join(t.TempDir(), "image.tar")
 		ctr(t, d, "images", "pull", "--all-platforms", "--plain-http", image)
 		ctr(t, d, "images", "tag", image, tagged)
 		ctr(t, d, "images", "push", "--plain-http", tagged)
-		wantPushed(t, f, to, "pushed", "v2")
+		wantPushed(t, f, to, "v2")
 
 		export(t, d, archive, "--all-platforms", archive, tagged)
 		ctr(t, d, "images", "rm", "--sync", image, tagged)
@@ -52,39 +51,24 @@ func imageContent(f *fixture.Fixture) []digest.Digest {
 	return slices.Concat([]digest.Digest{f.Get(fixture.Image).Digest}, f.Content(fixture.AMD64), f.Content(fixture.ARM64))
 }
 
-// wantPushed fails where the registry does not serve the whole image, byte by byte,
-// under the tag, or was sent a manifest that is not the image's.
-func wantPushed(t *testing.T, f *fixture.Fixture, reg *registry.Registry, repository, tag string) {
+// wantPushed fails where the registry does not serve the whole image as app, byte by
+// byte and under the tag, or was sent a manifest that is not the image's.
+func wantPushed(t *testing.T, f *fixture.Fixture, reg *registry.Registry, tag string) {
 	t.Helper()
-	get := func(path string) digest.Digest {
-		resp, err := http.Get(reg.Backend + "/v2/" + repository + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		dgst, err := digest.FromReader(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("the registry answers %s to %s", resp.Status, path)
-		}
-		return dgst
-	}
 	manifests := []digest.Digest{f.Get(fixture.Image).Digest, f.Get(fixture.AMD64).Digest, f.Get(fixture.ARM64).Digest}
 	for _, dgst := range imageContent(f) {
-		path := "/blobs/" + dgst.String()
+		kind := "blobs"
 		if slices.Contains(manifests, dgst) {
-			path = "/manifests/" + dgst.String()
+			kind = "manifests"
 		}
-		if got := get(path); got != dgst {
-			t.Errorf("the registry serves %s as %s", got, path)
+		if got := digest.FromBytes(fetched(t, reg, kind, dgst)); got != dgst {
+			t.Errorf("the registry serves %s as %s", got, dgst)
 		}
 	}
-	if got := get("/manifests/" + tag); got != manifests[0] {
+	if got := digest.FromBytes(fetched(t, reg, "manifests", tag)); got != manifests[0] {
 		t.Errorf("the registry serves %s under the tag, want the index %s", got, manifests[0])
 	}
-	if n := reg.Count("PUT /v2/" + repository + "/manifests/"); n != len(manifests) {
+	if n := reg.Count("PUT /v2/app/manifests/"); n != len(manifests) {
 		t.Errorf("%d manifests were pushed, want the image's %d alone", n, len(manifests))
 	}
 }

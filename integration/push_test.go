@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
@@ -64,10 +62,11 @@ func sent(reg *registry.Registry) []string {
 	return out
 }
 
-// fetched returns content of the repository app as the registry holds it.
-func fetched(t *testing.T, reg *registry.Registry, kind string, dgst digest.Digest) []byte {
+// fetched returns content of the repository app as the registry holds it, by its digest
+// or by a tag.
+func fetched[R ~string](t *testing.T, reg *registry.Registry, kind string, reference R) []byte {
 	t.Helper()
-	req, err := http.NewRequestWithContext(testContext(t), http.MethodGet, fmt.Sprintf("%s/v2/app/%s/%s", reg.Backend, kind, dgst), nil)
+	req, err := http.NewRequestWithContext(testContext(t), http.MethodGet, fmt.Sprintf("%s/v2/app/%s/%s", reg.Backend, kind, reference), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +81,7 @@ func fetched(t *testing.T, reg *registry.Registry, kind string, dgst digest.Dige
 		t.Fatal(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		t.Errorf("%s %s: %s", kind, dgst, resp.Status)
+		t.Errorf("%s %s: %s", kind, reference, resp.Status)
 	}
 	return data
 }

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -44,13 +42,9 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	dir := t.TempDir()
 	db := storetest.NewAt(t, dir)
-	ctx := namespaces.WithNamespace(t.Context(), "test")
-	lease, err := metadata.NewLeaseManager(db).Create(ctx, leases.WithRandomID())
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx := storetest.Leased(namespaces.WithNamespace(t.Context(), "test"), t, db)
 	return &bench{
-		t: t, dir: dir, ctx: leases.WithLease(ctx, lease.ID), store: db.ContentStore(),
+		t: t, dir: dir, ctx: ctx, store: db.ContentStore(),
 		blobs: map[digest.Digest][]byte{}, named: map[digest.Digest]string{},
 	}
 }

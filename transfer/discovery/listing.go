@@ -49,8 +49,8 @@ type Listing struct {
 	// Referrers are the descriptors listed, each once, in the registry's
 	// order. Their digests are well formed, and their sizes, which may be wrong,
 	// are cut to what a manifest may have; all else about them is the registry's
-	// claim. One of which entries of the same
-	// digest say different things has no artifact type and no annotations.
+	// claim. One of which entries of the same digest say different things has no
+	// artifact type and no annotations.
 	Referrers []ocispec.Descriptor
 	// Rejected are the entries that cannot be what they claim.
 	Rejected []Rejection

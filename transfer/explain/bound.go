@@ -21,7 +21,7 @@ const maxNote = 160
 // bounded returns the JSON of the explanation. Where that is over the limit it leaves
 // out referrers that are left, the last of the last subject first: those that bear on
 // no status before others, and as few as it takes. Each subject that lacks some says
-// how many.
+// how many. One that is still too large is errdefs.ErrResourceExhausted.
 func bounded(e *Explanation, limit int) ([]byte, error) {
 	data, err := encode(e)
 	if err != nil || len(data) <= limit {

@@ -5,12 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/metadata"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -29,11 +28,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 		w.list(w.subject, sbom)
 
 		config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
-		other, err := metadata.NewLeaseManager(w.db).Create(w.ctx, leases.WithRandomID())
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, second := New(leases.WithLease(w.ctx, other.ID), config), New(w.ctx, config)
+		first, second := New(storetest.Leased(w.ctx, t, w.db), config), New(w.ctx, config)
 		first.Image(w.subject)
 		for w.asked("/blobs/") == 0 {
 			if w.ctx.Err() != nil {

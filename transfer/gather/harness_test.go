@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
@@ -52,12 +51,8 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	dir := t.TempDir()
 	db := storetest.NewAt(t, dir)
-	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: namespaces.WithNamespace(t.Context(), "test")}
-	lease, err := metadata.NewLeaseManager(db).Create(w.ctx, leases.WithRandomID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.ctx = leases.WithLease(w.ctx, lease.ID)
+	ctx := storetest.Leased(namespaces.WithNamespace(t.Context(), "test"), t, db)
+	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: ctx}
 	w.subject = w.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
 	return w
 }

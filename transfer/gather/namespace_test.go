@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -19,12 +20,8 @@ import (
 // with the subject in it.
 func (w *world) elsewhere() *world {
 	w.t.Helper()
-	ctx := namespaces.WithNamespace(w.t.Context(), "elsewhere")
-	lease, err := metadata.NewLeaseManager(w.db).Create(ctx, leases.WithRandomID())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	other := &world{t: w.t, server: w.server, db: w.db, store: w.store, ctx: leases.WithLease(ctx, lease.ID)}
+	ctx := storetest.Leased(namespaces.WithNamespace(w.t.Context(), "elsewhere"), w.t, w.db)
+	other := &world{t: w.t, server: w.server, db: w.db, store: w.store, ctx: ctx}
 	other.subject = other.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
 	return other
 }

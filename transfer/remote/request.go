@@ -130,8 +130,8 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 }
 
 // do makes one attempt with the token that is there, and within its time a few to
-// connect. A host that fails to answer is marked; one that redirects to storage that fails is not, and neither is one
-// whose token service fails.
+// connect. A host that fails to answer is marked; one that redirects to storage that
+// fails is not, and neither is one whose token service fails.
 func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response, error) {
 	req, err := http.NewRequest(q.method, q.url.String(), nil)
 	if err != nil {

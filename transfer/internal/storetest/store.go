@@ -3,9 +3,11 @@
 package storetest
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/log"
@@ -37,4 +39,14 @@ func NewAt(t testing.TB, dir string) *metadata.DB {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// Leased returns the context with a new lease of its namespace, as a pull has one.
+func Leased(ctx context.Context, t testing.TB, db *metadata.DB) context.Context {
+	t.Helper()
+	lease, err := metadata.NewLeaseManager(db).Create(ctx, leases.WithRandomID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leases.WithLease(ctx, lease.ID)
 }
