@@ -17,7 +17,8 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // storeRules are what a rule may say of a referrer that the store cannot take, and
@@ -114,7 +115,7 @@ func wantByRule(t *testing.T, d *daemon.Daemon, ref string, subject digest.Diges
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := d.Status(t.Context(), subject); got != string(discovery.Unknown) {
+		if got := d.Status(t.Context(), subject); got != string(labels.Unknown) {
 			t.Errorf("status is %q, want unknown", got)
 		}
 	} else {
@@ -136,7 +137,7 @@ func wantMadeGood(t *testing.T, d *daemon.Daemon, ref string, whole []digest.Dig
 	if lost := damaged(t, d, whole); len(lost) > 0 {
 		t.Errorf("not stored whole: %v", lost)
 	}
-	if read := ls(t, d, ref); read.Status != discovery.Present || len(read.Referrers) != 1 {
+	if read := ls(t, d, ref); read.Status != labels.Present || len(read.Referrers) != 1 {
 		t.Errorf("status %s, %d referrers, want one that is present", read.Status, len(read.Referrers))
 	}
 	wantClean(t, d)

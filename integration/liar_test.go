@@ -14,7 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // pushArtifact puts a referrer whose manifest and blobs are the test's own.
@@ -74,7 +75,7 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 	if slices.Contains(contents(t, d), digest.FromString(forged)) {
 		t.Error("the forged content is stored")
 	}
-	if read := ls(t, d, ref); read.Status != discovery.Present || len(read.Referrers) != 1 {
+	if read := ls(t, d, ref); read.Status != labels.Present || len(read.Referrers) != 1 {
 		t.Errorf("status %s, %d referrers", read.Status, len(read.Referrers))
 	}
 	wantClean(t, d)

@@ -11,9 +11,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // fetcherRegistry asks through containerd's own fetcher, where a source is used
@@ -36,8 +38,8 @@ func (f fetcherRegistry) ListEach(ctx context.Context, subject digest.Digest, fo
 }
 
 func (f fetcherRegistry) list(ctx context.Context, subject digest.Digest) (discovery.Listing, error) {
-	out := discovery.Listing{Subject: subject, Status: discovery.Unknown}
-	answer := discovery.Answer{Host: "containerd's fetcher", Via: discovery.ViaFetcher, Request: "referrers", Status: discovery.Unknown}
+	out := discovery.Listing{Subject: subject, Status: labels.Unknown}
+	answer := outcome.Answer{Host: "containerd's fetcher", Via: outcome.EndpointFetcher, Request: "referrers", Status: labels.Unknown}
 	if err := subject.Validate(); err != nil {
 		return out, err
 	}
@@ -59,12 +61,12 @@ func (f fetcherRegistry) list(ctx context.Context, subject digest.Digest) (disco
 	out.Answers = append(out.Answers, answer)
 	known := map[digest.Digest]bool{}
 	for _, desc := range listed {
-		switch err := remote.Check(desc, remote.MaxManifestSize); {
+		switch err := artifact.Check(desc, artifact.MaxManifestSize); {
 		case err != nil:
-			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: discovery.Unknown, Reason: err.Error()})
+			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: labels.Unknown, Reason: err.Error()})
 		case known[desc.Digest]:
 		case !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType):
-			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: discovery.Unknown,
+			out.Rejected = append(out.Rejected, discovery.Rejection{Descriptor: desc, Status: labels.Unknown,
 				Reason: fmt.Sprintf("media type %.80q is neither a manifest's nor an index's", desc.MediaType)})
 		case len(known) == discovery.MaxEntries:
 			return out, nil
@@ -77,12 +79,12 @@ func (f fetcherRegistry) list(ctx context.Context, subject digest.Digest) (disco
 }
 
 // CosignTag finds nothing: the fetcher has no tags.
-func (f fetcherRegistry) CosignTag(context.Context, digest.Digest, discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
+func (f fetcherRegistry) CosignTag(context.Context, digest.Digest, discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
 	return nil, nil
 }
 
 func (f fetcherRegistry) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
 		return nil, err
 	}
 	var data []byte
@@ -93,7 +95,7 @@ func (f fetcherRegistry) Manifest(ctx context.Context, desc ocispec.Descriptor) 
 	if err != nil {
 		return nil, err
 	}
-	return data, remote.Verify(data, desc)
+	return data, artifact.Verify(data, desc)
 }
 
 func (f fetcherRegistry) Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error {

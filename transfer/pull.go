@@ -40,13 +40,13 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 
 	p, err := t.newPull(ctx, src, progress)
 	if err != nil {
-		t.Metrics.Pull(metrics.Failed)
+		t.config.Metrics.Pull(metrics.Failed)
 		return err
 	}
 	defer p.close()
 	p.expect(ctx)
-	err = t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
-	t.Metrics.Pull(p.ended(err))
+	err = t.config.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
+	t.config.Metrics.Pull(p.ended(err))
 	return err
 }
 
@@ -66,14 +66,14 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 // request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
 	s, ok := p.src.(*source.Source)
-	if !ok || p.t.Images == nil {
+	if !ok || p.t.config.Images == nil {
 		return
 	}
-	image, err := p.t.Images.Get(ctx, s.Image())
+	image, err := p.t.config.Images.Get(ctx, s.Image())
 	switch {
 	case errdefs.IsNotFound(err):
 		if spec, err := reference.Parse(s.Image()); err == nil && spec.Digest() != "" {
-			if _, err := p.t.Store.Info(ctx, spec.Digest()); err == nil {
+			if _, err := p.t.config.Store.Info(ctx, spec.Digest()); err == nil {
 				return // its manifest is there, under another name
 			}
 		}
@@ -92,7 +92,7 @@ func (t *Transferrer) open(ctx context.Context, src transfer.ImageFetcher) (tran
 		}
 		return source.Open(ctx, s)
 	case *registry.OCIRegistry:
-		if !t.Complete() {
+		if !t.config.Complete() {
 			return src, nil
 		}
 		opened, err := source.Open(ctx, s)
@@ -147,10 +147,10 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 	p.gather = gather.New(ctx, gather.Config{
 		Name:      name,
 		Registry:  reg,
-		Store:     p.t.Store,
+		Store:     p.t.config.Store,
 		Selection: p.selection,
-		Limits:    p.t.Limits,
-		Cosign:    p.t.Cosign,
+		Limits:    p.t.config.Limits,
+		Cosign:    p.t.config.Cosign,
 		Progress:  p.progress,
 		Dry:       p.dry,
 		Keep:      p.keep,
@@ -161,7 +161,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 
 // selects returns what the pull asks for of the repository.
 func (p *pull) selects(repository string) (*policy.Selection, error) {
-	s, err := p.t.Policy.Select(repository, p.claim.GetArtifactTypes())
+	s, err := p.t.config.Policy.Select(repository, p.claim.GetArtifactTypes())
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
 	if s, ok := p.src.(*source.Source); ok {
 		r, err := s.Registry()
 		if err == nil {
-			r.OnRequest(p.t.Metrics.Request)
+			r.OnRequest(p.t.config.Metrics.Request)
 		}
 		return r, err
 	}

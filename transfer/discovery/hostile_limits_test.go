@@ -12,8 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 func repeat(path string, n int) []string { return slices.Repeat([]string{path}, n) }
@@ -53,55 +54,55 @@ func TestHostileSizes(t *testing.T) {
 	full := hostile.Index(entries(1, MaxEntries)...)
 	for _, tc := range []row{
 		{name: "row 06: Link loop to the same page", script: answering(valid.With("Link", next(api))),
-			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 06: Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
-			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 06: Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
-			status: Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+			status: labels.Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
 		{name: "row 06: endless pages", script: answering(paged(MaxPages+5, single)...),
-			status: Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+			status: labels.Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
 		{name: "row 06: endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
-			status: Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+			status: labels.Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
 		{name: "row 06: as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
-			status: Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
+			status: labels.Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
 		{name: "row 10: gzip-encoded index", script: answering(gzipped),
-			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
 		{name: "row 10: gzip-encoded index under the tag", script: missing(404, gzipped),
-			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "row 10: gzip-encoded index of 256 MiB", script: answering(bomb),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
 		{name: "row 11: a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
 		{name: "row 11: zstd under the tag", script: missing(404, zstd),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "row 10: gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
 		{name: "row 10: gzip cut short", script: answering(broken),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
 		{name: "row 10: gzip cut short under the tag", script: missing(404, broken),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
-		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
-			status: Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+			status: labels.Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
 		{name: "row 13: endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 14: a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
-			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 14: a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
-			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
 		{name: "row 14: as many entries as there may be", script: answering(full),
-			status: Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+			status: labels.Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
 		{name: "row 14: one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
-			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
 		{name: "row 14: one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
-			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
 		{name: "row 16: duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
-			status: Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+			status: labels.Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
 		{name: "row 16: duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
-			status: Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
+			status: labels.Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
 	} {
 		tc.run(t)
 	}
@@ -131,7 +132,7 @@ func TestHostileEntries(t *testing.T) {
 		bad := entry(1)
 		tc.spoil(&bad)
 		row{name: tc.name, script: answering(hostile.Index(bad, entry(2))),
-			status: Present, referrers: entries(2, 2), rejected: 1,
+			status: labels.Present, referrers: entries(2, 2), rejected: 1,
 			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
 	}
 }
@@ -140,18 +141,18 @@ func TestHostileEntries(t *testing.T) {
 // within the limit of manifests.
 func TestListedSizeIsAHint(t *testing.T) {
 	for listed, want := range map[int64]int64{
-		1:                          1,
-		remote.MaxManifestSize:     remote.MaxManifestSize,
-		remote.MaxManifestSize + 1: remote.MaxManifestSize,
-		5243472:                    remote.MaxManifestSize,
-		MaxListedSize:              remote.MaxManifestSize,
+		1:                            1,
+		artifact.MaxManifestSize:     artifact.MaxManifestSize,
+		artifact.MaxManifestSize + 1: artifact.MaxManifestSize,
+		5243472:                      artifact.MaxManifestSize,
+		MaxListedSize:                artifact.MaxManifestSize,
 	} {
 		d := entry(1)
 		d.Size = listed
 		handed := d
 		handed.Size = want
 		row{name: fmt.Sprint(listed), script: answering(hostile.Index(d)),
-			status: Present, referrers: []ocispec.Descriptor{handed},
+			status: labels.Present, referrers: []ocispec.Descriptor{handed},
 			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
 	}
 }
@@ -163,12 +164,12 @@ func TestListingOfWhichNoneCanBe(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		listed []ocispec.Descriptor
-		status Status
+		status labels.Status
 	}{
-		{"all are too large", []ocispec.Descriptor{huge, huge}, Truncated},
-		{"all are too large, or the subject itself", []ocispec.Descriptor{huge, itself}, Truncated},
-		{"one is malformed", []ocispec.Descriptor{huge, negative}, Unknown},
-		{"the subject itself alone", []ocispec.Descriptor{itself}, Unknown},
+		{"all are too large", []ocispec.Descriptor{huge, huge}, labels.Truncated},
+		{"all are too large, or the subject itself", []ocispec.Descriptor{huge, itself}, labels.Truncated},
+		{"one is malformed", []ocispec.Descriptor{huge, negative}, labels.Unknown},
+		{"the subject itself alone", []ocispec.Descriptor{itself}, labels.Unknown},
 	} {
 		index := hostile.Index(tc.listed...)
 		row{name: tc.name, script: answering(index), status: tc.status, rejected: len(tc.listed),
@@ -204,7 +205,7 @@ func TestRow14MemoryStaysFlat(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	// A million descriptors are 200 MB; the body, and a buffer that grew to
 	// it, are what may be allocated.
-	if used := after.TotalAlloc - before.TotalAlloc; used > 16*remote.MaxManifestSize {
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16*artifact.MaxManifestSize {
 		t.Errorf("allocated %d MiB for a listing of 3", used>>20)
 	}
 }

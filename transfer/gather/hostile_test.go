@@ -14,15 +14,17 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // Each test is a row of what a registry may do to a pull.
 
-var sboms = policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}}
+var sboms = policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}}
 
 func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	w := newWorld(t)
@@ -35,9 +37,9 @@ func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	w.list(w.subject, append(listed, sig)...)
 	few := func(c *Config) { c.Limits.MaxReferrers = 2 }
 
-	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Required: []string{policy.SetSignatures}, Depth: 1}, few)
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Required: []string{artifact.SetSignatures}, Depth: 1}, few)
 	w.wantTied(w.subject, sig)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if err := out.Enforce("image", sel); err != nil {
 		t.Error(err)
 	}
@@ -55,8 +57,8 @@ func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	}
 	sig := w.artifact(signature, &w.subject, w.serve("signed"))
 	w.list(w.subject, append(listed, sig)...)
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}}, func(c *Config) { c.Limits.MaxReferrers = 3 })
-	w.wantStatus(out, discovery.Truncated)
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}}, func(c *Config) { c.Limits.MaxReferrers = 3 })
+	w.wantStatus(out, labels.Truncated)
 	w.wantTied(w.subject)
 	err := out.Enforce("image", sel)
 	if err == nil || !strings.Contains(err.Error(), "truncated") || !strings.Contains(err.Error(), "max_referrers") {
@@ -122,9 +124,9 @@ func TestRow18SubjectOfAnother(t *testing.T) {
 		blob := w.serve("sbom of " + name)
 		sbom := w.artifact(spdx, subject, blob)
 		w.list(w.subject, sbom)
-		out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Required: []string{policy.SetSBOMs}})
+		out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Required: []string{artifact.SetSBOMs}})
 		w.wantTied(w.subject)
-		w.wantStatus(out, discovery.Present)
+		w.wantStatus(out, labels.Present)
 		if n := w.asked(blob.Digest.String()); n != 0 {
 			t.Errorf("%s: its blob was fetched", name)
 		}
@@ -165,7 +167,7 @@ func TestRow23ReferrerThatIsAnIndex(t *testing.T) {
 	w.list(w.subject, index)
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject, index)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if _, err := w.store.Info(w.ctx, digest.FromString("sbom for amd64")); err != nil {
 		t.Error(err)
 	}
@@ -180,7 +182,7 @@ func TestRow27SizesThatCannotBe(t *testing.T) {
 		w.list(w.subject, sbom)
 		out, _ := w.gather(sboms)
 		w.wantTied(w.subject)
-		if out.Subjects[0].Status == discovery.Present {
+		if out.Subjects[0].Status == labels.Present {
 			t.Errorf("size %d: status is present, though a wanted referrer is missing", size)
 		}
 		if n := w.asked("/blobs/" + blob.Digest.String()); n != 0 {
@@ -200,12 +202,12 @@ func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
 	w.server.On(path, hostile.Content("application/octet-stream", []byte("a forged sbom!!")))
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 
 	w.server.On(path, honest)
 	out, _ = w.gather(sboms)
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 }
 
 // Wrong bytes of one host, a mirror say, are no reason to go without: the next has them.
@@ -227,7 +229,7 @@ func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
 			remote.Limits{Attempts: 1})}
 	})
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if n := len(mirror.Paths()); n == 0 || !slices.Contains(mirror.Paths(), base+"blobs/"+blob.Digest.String()) {
 		t.Errorf("the mirror was asked for %q", mirror.Paths())
 	}
@@ -250,9 +252,9 @@ func TestRow24To26DigestsWithinAManifest(t *testing.T) {
 			w := newWorld(t)
 			sbom := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: 4})
 			w.list(w.subject, sbom)
-			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 			w.wantTied(w.subject)
-			w.wantStatus(out, discovery.Unknown)
+			w.wantStatus(out, labels.Unknown)
 			if n := len(w.server.Paths()); n != 2 { // the listing and the manifest
 				t.Errorf("asked for %q", w.server.Paths())
 			}
@@ -295,7 +297,7 @@ func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
 	w.list(w.subject, slow, sbom)
 	out, _ := w.gatherWith(sboms, 1, func(c *Config) { c.Limits.Timeout = 100 * time.Millisecond })
 	w.wantTied(w.subject, sbom) // what came is kept
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 	if why := out.Subjects[0].Why; !strings.Contains(why, "key timeout") {
 		t.Errorf("it is not said which limit ended it: %s", why)
 	}

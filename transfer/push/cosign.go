@@ -12,7 +12,6 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -20,9 +19,9 @@ import (
 // cosignTag returns the tag under which cosign v1 and v2 look for the referrer,
 // whose manifest names no subject.
 func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
-	set := policy.SetOf(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
+	set := artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
 	for _, kind := range discovery.CosignKinds {
-		if set != "" && policy.SetOf(policy.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
+		if set != "" && artifact.SetOf(artifact.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
 			return kind.Tag(subject), nil
 		}
 	}
@@ -45,7 +44,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
-	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
+	case a.Code == http.StatusOK && artifact.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
 		r.found = true
 		return nil
 	case a.Code == http.StatusOK && isManifest(a) && holdsAll(data, a.Body):
@@ -62,7 +61,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 }
 
 func isManifest(a *remote.Answer) bool {
-	_, err := artifact.Parse(a.Body, a.MediaType(), artifact.MaxDescriptors)
+	_, err := artifact.Parse(a.Body, a.MediaType())
 	return err == nil
 }
 

@@ -21,7 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -37,7 +37,7 @@ type Config struct {
 	Platforms platforms.Matcher
 	// Admit says which referrers to carry; nil is all. What refers to one that
 	// is left out is left out too.
-	Admit func(policy.Referrer) bool
+	Admit func(artifact.Referrer) bool
 	Store stored.Store
 	// Repository is where manifests go, made by its ForPush.
 	Repository *remote.Repository
@@ -105,7 +105,7 @@ func (p *pusher) subject(ctx context.Context, subject ocispec.Descriptor, all []
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.SetLimit(maxConcurrent)
 	for i, r := range all {
-		if p.Admit != nil && !p.Admit(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) {
+		if p.Admit != nil && !p.Admit(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) {
 			log.G(ctx).WithField("subject", subject.Digest).WithField("digest", r.Digest).Debug("referrers: not selected")
 			continue
 		}

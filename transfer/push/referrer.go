@@ -12,7 +12,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -59,7 +58,7 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 		return skip("its manifest names another subject")
 	case p.inIndex[s.Digest]:
 		r.names = false // the image's index names it, whatever it says itself
-	case m.Subject == nil && s.ArtifactType == policy.TypeBuildKitAttestation:
+	case m.Subject == nil && s.ArtifactType == artifact.TypeBuildKitAttestation:
 		return skip("it lies in the index of another image")
 	case m.Subject == nil:
 		if tag, err = cosignTag(subject.Digest, s); err != nil {
@@ -126,7 +125,7 @@ func (p *pusher) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, *ar
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := artifact.Parse(data, desc.MediaType, artifact.MaxDescriptors)
+	m, err := artifact.Parse(data, desc.MediaType)
 	return data, m, err
 }
 

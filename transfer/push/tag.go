@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -115,7 +116,7 @@ func (t *fallbackTag) read(ctx context.Context) (*index, error) {
 	a, err := t.repository.Get(ctx, t.host, t.url(), remote.AcceptAny)
 	switch {
 	case errors.Is(err, remote.ErrTooLarge):
-		return nil, fmt.Errorf("its index is over the limit of %d bytes: %w", remote.MaxManifestSize, err)
+		return nil, fmt.Errorf("its index is over the limit of %d bytes: %w", artifact.MaxManifestSize, err)
 	case err != nil:
 		return nil, err
 	case a.Code == http.StatusNotFound:
@@ -138,8 +139,8 @@ func (t *fallbackTag) write(ctx context.Context, i *index) error {
 	if err != nil {
 		return err
 	}
-	if len(data) > remote.MaxManifestSize {
-		return fmt.Errorf("its index of %d entries would have %d bytes, the limit is %d; remove referrers from the registry: %w", len(i.entries), len(data), remote.MaxManifestSize, errdefs.ErrResourceExhausted)
+	if len(data) > artifact.MaxManifestSize {
+		return fmt.Errorf("its index of %d entries would have %d bytes, the limit is %d; remove referrers from the registry: %w", len(i.entries), len(data), artifact.MaxManifestSize, errdefs.ErrResourceExhausted)
 	}
 	_, err = t.repository.PutManifest(ctx, t.host, t.name, ocispec.MediaTypeImageIndex, data)
 	return err

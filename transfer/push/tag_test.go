@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
@@ -171,7 +172,7 @@ func TestWhatWasSeenIsWrittenAgain(t *testing.T) {
 
 // What is there is only written over where it is known in full.
 func TestOddAnswersOfTheTag(t *testing.T) {
-	large := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"annotations":{"x":%q}}`, strings.Repeat("x", remote.MaxManifestSize-100))
+	large := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"annotations":{"x":%q}}`, strings.Repeat("x", artifact.MaxManifestSize-100))
 	for _, tc := range []struct {
 		name   string
 		answer hostile.Answer
@@ -189,7 +190,7 @@ func TestOddAnswersOfTheTag(t *testing.T) {
 		{"HTML", hostile.Content("text/html", []byte(`<html>`)), errdefs.IsInvalidArgument, "not overwritten"},
 		{"cut", hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`)), nil, "not overwritten"},
 		{"manifests twice", hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[],"manifests":[{}]}`)), errdefs.IsInvalidArgument, "twice"},
-		{"too large", hostile.Content(ocispec.MediaTypeImageIndex, make([]byte, remote.MaxManifestSize+1)), errdefs.IsResourceExhausted, "over the limit"},
+		{"too large", hostile.Content(ocispec.MediaTypeImageIndex, make([]byte, artifact.MaxManifestSize+1)), errdefs.IsResourceExhausted, "over the limit"},
 		{"full", hostile.Content(ocispec.MediaTypeImageIndex, large), errdefs.IsResourceExhausted, "would have"},
 		{"too many", hostile.Content(ocispec.MediaTypeImageIndex, fmt.Appendf(nil, `{"manifests":[{}%s]}`, strings.Repeat(",{}", maxEntries))), errdefs.IsResourceExhausted, "more than 20000 entries"},
 	} {

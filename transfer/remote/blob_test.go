@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
@@ -31,7 +32,7 @@ func blob(t *testing.T, r *Repository, desc ocispec.Descriptor) (data []byte, ca
 		if data, err = io.ReadAll(in); err != nil {
 			return err
 		}
-		return Verify(data, desc)
+		return artifact.Verify(data, desc)
 	})
 	return data, calls, err
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
@@ -84,10 +85,10 @@ func TestBodiesOverTheLimit(t *testing.T) {
 		name   string
 		answer hostile.Answer
 	}{
-		{"row 12: Content-Length over the limit", hostile.Answer{Announce: MaxManifestSize + 1, Stall: true}},
+		{"row 12: Content-Length over the limit", hostile.Answer{Announce: artifact.MaxManifestSize + 1, Stall: true}},
 		{"row 12: Content-Length of 2^62", hostile.Answer{Announce: 1 << 62, Stall: true}},
 		{"row 13: endless body", hostile.Answer{Body: zeros, Endless: true}},
-		{"one byte too many", hostile.Answer{Body: make([]byte, MaxManifestSize+1), Announce: -1}},
+		{"one byte too many", hostile.Answer{Body: make([]byte, artifact.MaxManifestSize+1), Announce: -1}},
 		// Members of a gzip stream may follow each other: 256 MiB in 256 KiB.
 		{"row 10: gzip bomb", hostile.Answer{Body: bytes.Repeat(compress(t, zeros), 256)}.With("Content-Encoding", "gzip")},
 		{"row 10: endless gzip", hostile.Answer{Body: compress(t, zeros), Endless: true}.With("Content-Encoding", "gzip")},
@@ -102,8 +103,8 @@ func TestBodiesOverTheLimit(t *testing.T) {
 				t.Errorf("%v, want ErrTooLarge", err)
 			}
 			// A growing buffer is allocated several times over.
-			if used > 16*MaxManifestSize {
-				t.Errorf("allocated %d MiB for an answer of at most %d", used>>20, MaxManifestSize>>20)
+			if used > 16*artifact.MaxManifestSize {
+				t.Errorf("allocated %d MiB for an answer of at most %d", used>>20, artifact.MaxManifestSize>>20)
 			}
 			if got := len(s.Requests()); got != 1 {
 				t.Errorf("%d requests, want 1", got)
@@ -121,7 +122,7 @@ func TestRow11ZstdIsRefusedBeforeItsWindowIsAllocated(t *testing.T) {
 	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("%v, want errdefs.ErrInvalidArgument", err)
 	}
-	if used > MaxManifestSize {
+	if used > artifact.MaxManifestSize {
 		t.Errorf("allocated %d KiB for an answer of 32", used>>10)
 	}
 }
@@ -138,8 +139,8 @@ func allocated(f func()) uint64 {
 
 func TestBodyOfExactlyTheLimit(t *testing.T) {
 	s := hostile.New(t)
-	s.On("/a", hostile.Answer{Body: make([]byte, MaxManifestSize)})
-	if a, err := fetch(t, alone(t, s, quick), "/a"); err != nil || len(a.Body) != MaxManifestSize {
+	s.On("/a", hostile.Answer{Body: make([]byte, artifact.MaxManifestSize)})
+	if a, err := fetch(t, alone(t, s, quick), "/a"); err != nil || len(a.Body) != artifact.MaxManifestSize {
 		t.Errorf("%v, want all bytes", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
@@ -55,7 +56,7 @@ func TestCheck(t *testing.T) {
 		{"row 27: size 2^62", good, 1 << 62, errdefs.IsResourceExhausted},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := Check(ocispec.Descriptor{Digest: tc.digest, Size: tc.size}, limit)
+			err := artifact.Check(ocispec.Descriptor{Digest: tc.digest, Size: tc.size}, limit)
 			if tc.want == nil && err != nil || tc.want != nil && !tc.want(err) {
 				t.Errorf("digest %q of size %d: %v", tc.digest, tc.size, err)
 			}
@@ -85,11 +86,11 @@ func TestFallbackTag(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	desc := descriptor("content")
-	if err := Verify([]byte("content"), desc); err != nil {
+	if err := artifact.Verify([]byte("content"), desc); err != nil {
 		t.Error(err)
 	}
 	for _, wrong := range []string{"", "content and more", "CONTENT"} {
-		if err := Verify([]byte(wrong), desc); !errdefs.IsFailedPrecondition(err) {
+		if err := artifact.Verify([]byte(wrong), desc); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("%q: %v, want errdefs.ErrFailedPrecondition", wrong, err)
 		}
 	}
