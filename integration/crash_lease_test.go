@@ -26,7 +26,7 @@ import (
 // the lease, and that expires by itself: the lease of a client that brings one, as
 // containerd's does, and the one that the daemon makes where the client brings none,
 // as CRI.
-func TestRow52LeaseOfAKilledPullExpires(t *testing.T) {
+func TestPullThatIsKilledLeavesNoLease(t *testing.T) {
 	for name, pull := range map[string]func(context.Context, *containerd.Client, string) error{
 		"the client's lease": func(ctx context.Context, client *containerd.Client, ref string) error {
 			return unpackedPull(ctx, client, ref, nil)

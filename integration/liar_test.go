@@ -40,7 +40,7 @@ func described(mediaType, blob string) ocispec.Descriptor {
 
 // Row 30: inline data that is not the content, in the listing and in the manifest,
 // is neither stored nor does it keep the content out.
-func TestRow30InlineDataThatLies(t *testing.T) {
+func TestInlineDataThatLiesIsNotStored(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const honest, forged = "the honest sbom", "a forged sbom!!"
@@ -82,7 +82,7 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 
 // Row 46: a referrer that looks like an image, config and layers, is stored and
 // never unpacked, nor does it get a record of an image.
-func TestRow46ReferrerThatLooksLikeAnImage(t *testing.T) {
+func TestReferrerThatLooksLikeAnImageIsNotUnpacked(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const layer = "no tar, which would fail to unpack"

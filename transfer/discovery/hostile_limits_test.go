@@ -192,7 +192,7 @@ func TestRejectionSaysWhichAndWhy(t *testing.T) {
 	}
 }
 
-func TestRow14MemoryStaysFlat(t *testing.T) {
+func TestMillionEntriesAreNotHeld(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, raw(strings.Repeat("{},", 1_000_000)+"{}"))
 	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
@@ -210,7 +210,7 @@ func TestRow14MemoryStaysFlat(t *testing.T) {
 }
 
 // What is remembered of entries, refused ones as well, is a small part of the listing.
-func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
+func TestEntriesThatSayMuchAreNotHeld(t *testing.T) {
 	const length = 64_000
 	long := strings.Repeat("x", length)
 	s := hostile.New(t)
@@ -239,7 +239,7 @@ func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
 	}
 }
 
-func TestRow32WhatADescriptorCarriesIsNotDialled(t *testing.T) {
+func TestWhatAListedDescriptorCarriesIsNotDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	lure := entry(1)
 	lure.URLs = []string{other.URL() + "/blob"}

@@ -98,7 +98,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-func TestRow07LinkWithUserinfoIsRefused(t *testing.T) {
+func TestLinkWithUserinfoIsRefused(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, hostile.Index(entry(1)).With("Link", next("http://user:secret@"+s.Host()+api+"?page=2")))
 	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
@@ -115,7 +115,7 @@ func TestRow07LinkWithUserinfoIsRefused(t *testing.T) {
 	}
 }
 
-func TestRow37TokenThatRunsOutBetweenPages(t *testing.T) {
+func TestTokenThatRunsOutBetweenPagesIsRenewed(t *testing.T) {
 	s := hostile.New(t)
 	challenge := hostile.Status(http.StatusUnauthorized).
 		With("WWW-Authenticate", `Bearer realm="`+s.URL()+`/token",service="test",error="invalid_token"`)
@@ -140,7 +140,7 @@ func TestRow37TokenThatRunsOutBetweenPages(t *testing.T) {
 	}
 }
 
-func TestRow38RetryAfterIsCapped(t *testing.T) {
+func TestRetryAfterOfAListingIsCapped(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, hostile.Status(http.StatusTooManyRequests).With("Retry-After", "3600"), hostile.Index())
 	limits := quick

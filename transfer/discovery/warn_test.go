@@ -12,7 +12,7 @@ import (
 )
 
 // What an operator can mend is told once for each host, however often it is met.
-func TestRow42WarnedOnce(t *testing.T) {
+func TestHostsAreWarnedAboutOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name, warning string
 		script        func(*hostile.Server)

@@ -14,7 +14,7 @@ import (
 
 // Which referrers the cap has room for is decided by the registry's order, where only
 // manifests decide as well, and not by whose manifest comes first.
-func TestRow15OrderOfThoseThatManifestsDecideOn(t *testing.T) {
+func TestCapFollowsTheOrderOfTheListing(t *testing.T) {
 	for name, tc := range map[string]struct {
 		held     int64 // by others
 		requests int   // for manifests
@@ -93,7 +93,7 @@ func TestTurnsOfThoseWithRoom(t *testing.T) {
 }
 
 // An entry that a later page contradicts keeps its place.
-func TestRow15OrderOfWhatIsContradicted(t *testing.T) {
+func TestEntryThatIsContradictedKeepsItsPlace(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 4 {

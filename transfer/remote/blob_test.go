@@ -100,7 +100,7 @@ func TestBlobsOfAnyTypeAreAskedForAsBlobs(t *testing.T) {
 	}
 }
 
-func TestRow39BlobAtOneByteASecond(t *testing.T) {
+func TestBlobAtOneByteASecondIsGivenUp(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/v2/test/app/blobs/"+layer().Digest.String(), hostile.Answer{Body: []byte(blobText), Drip: time.Second})
 	limits := quick

@@ -112,7 +112,7 @@ func TestBodiesOverTheLimit(t *testing.T) {
 	}
 }
 
-func TestRow11ZstdIsRefusedBeforeItsWindowIsAllocated(t *testing.T) {
+func TestZstdIsRefusedBeforeItsWindowIsAllocated(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/a", hostile.Answer{Body: zstdBomb()}.With("Content-Encoding", "zstd"))
 	r := alone(t, s, quick)
@@ -144,7 +144,7 @@ func TestBodyOfExactlyTheLimit(t *testing.T) {
 	}
 }
 
-func TestRow39BodyAtOneByteASecond(t *testing.T) {
+func TestBodyAtOneByteASecondIsGivenUp(t *testing.T) {
 	for name, answer := range map[string]hostile.Answer{
 		"drips":                 {Body: make([]byte, 100), Drip: time.Second},
 		"stops":                 {Body: make([]byte, 100), Announce: 200, Stall: true},

@@ -135,7 +135,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-func TestRow28HonestAnswerAfterAWrongOne(t *testing.T) {
+func TestHonestManifestAfterAWrongOneIsTaken(t *testing.T) {
 	s, desc := hostile.New(t), descriptor("honest")
 	s.On("/v2/test/app/manifests/"+desc.Digest.String(),
 		hostile.Content("", []byte("lying!")), hostile.Content("", []byte("honest")))
@@ -177,7 +177,7 @@ func TestContentThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
 	}
 }
 
-func TestRow32URLsOfADescriptorAreNeverDialled(t *testing.T) {
+func TestURLsOfADescriptorAreNeverDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	desc := descriptor("content")
 	desc.URLs = []string{other.URL() + "/content"}
