@@ -20,7 +20,7 @@ var twins = [2]uint32{0x97c3d5, 0xdf1549}
 
 func twin(n uint32) map[string]string { return map[string]string{"twin": fmt.Sprintf("%08x", n)} }
 
-// Row 44: two referrers whose digests share the digits that containerd's client
+// Two referrers whose digests share the digits that containerd's client
 // makes a label of live and die with their subject, both.
 func TestReferrersThatShareTwelveDigitsBothLive(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)

@@ -35,7 +35,7 @@ func fetches(reg *registries.Registry, digests []digest.Digest) map[digest.Diges
 	return out
 }
 
-// Row 54: two hundred pulls at once of indexes that share a manifest, and so its
+// Two hundred pulls at once of indexes that share a manifest, and so its
 // referrer: it is fetched once, and no pull fails.
 func TestPullsAtOnceFetchASharedReferrerOnce(t *testing.T) {
 	const pulls, indexes = 200, 10
@@ -92,7 +92,7 @@ func contentPull(ctx context.Context, d *daemon.Daemon, ref string) error {
 	return d.Client.Transfer(ctx, src, image.NewStore(ref, image.WithPlatforms(amd64)))
 }
 
-// Row 55: what another namespace holds of referrers costs no request where the
+// What another namespace holds of referrers costs no request where the
 // store shares content; where it does not the namespace has to fetch it, as
 // containerd has it prove that it may. Each namespace keeps its own.
 func TestReferrersOfAnotherNamespaceAreShared(t *testing.T) {
@@ -153,7 +153,7 @@ func TestReferrersOfAnotherNamespaceAreShared(t *testing.T) {
 	}
 }
 
-// Row 53: the image is removed while its referrers come in. The pull puts it there
+// The image is removed while its referrers come in. The pull puts it there
 // again, whole, and when that is removed too nothing is left.
 func TestImageRemovedWhileItIsPulledComesWhole(t *testing.T) {
 	for name, flags := range map[string][]string{"rm": nil, "rm --sync": {"--sync"}} {

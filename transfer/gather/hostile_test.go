@@ -237,14 +237,14 @@ func TestWrongBytesOfTheFirstHostAreFetchedFromTheNext(t *testing.T) {
 // reach no URL and no store.
 func TestDigestsThatAreNoneReachNoURL(t *testing.T) {
 	for name, dgst := range map[string]digest.Digest{
-		"row 24, a path":      "../../../_catalog",
-		"row 24, a query":     "sha256:..?x",
-		"row 25, empty":       "",
-		"row 26, short":       "sha256:abc",
-		"row 26, no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
-		"row 26, upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
-		"row 26, another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
-		"row 26, no encoding": "sha256:",
+		"a path":      "../../../_catalog",
+		"a query":     "sha256:..?x",
+		"empty":       "",
+		"short":       "sha256:abc",
+		"no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
+		"upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
+		"another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
+		"no encoding": "sha256:",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

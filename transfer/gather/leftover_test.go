@@ -29,7 +29,7 @@ func (w *world) leave(desc ocispec.Descriptor, size int64, data string) {
 	}
 }
 
-// Row 52: whatever a killed pull left of an ingest, the pull after it brings the
+// Whatever a killed pull left of an ingest, the pull after it brings the
 // referrer, rather than the one after that.
 func TestLeftoverIngestsKeepNoReferrerOut(t *testing.T) {
 	const honest = "the honest sbom"

@@ -26,7 +26,7 @@ func (w *world) elsewhere() *world {
 	return other
 }
 
-// Row 55: what another namespace holds is taken from the store, manifests as well,
+// What another namespace holds is taken from the store, manifests as well,
 // by many pulls at once; and judged like any other.
 func TestReferrerOfAnotherNamespaceIsNotFetched(t *testing.T) {
 	w := newWorld(t)
