@@ -33,9 +33,9 @@ var storeRules = []struct {
 	{"required", rule(`required = ["sboms"]`), false, "lacks referrers"},
 }
 
-// Row 50: a referrer that the disk has no room for. The rule decides, what was
+// A referrer that the disk has no room for. The rule decides, what was
 // written of it is gone, and where there is room again it comes.
-func TestRow50DiskFull(t *testing.T) {
+func TestDiskFullLeavesNoHalfReferrer(t *testing.T) {
 	for _, tc := range storeRules {
 		t.Run(tc.name, func(t *testing.T) {
 			reg := startRegistry(t, registry.Olareg)
@@ -74,9 +74,9 @@ func holdUntilUnpacked(t *testing.T, d *daemon.Daemon, reg *registry.Registry, i
 	})
 }
 
-// Row 50: a content store that has become read-only, likewise. The image itself is
+// A content store that has become read-only, likewise. The image itself is
 // there already, or else its own pull would fail.
-func TestRow50ReadOnlyStore(t *testing.T) {
+func TestReadOnlyStoreLeavesTheRuleToDecide(t *testing.T) {
 	for _, tc := range storeRules {
 		t.Run(tc.name, func(t *testing.T) {
 			reg := startRegistry(t, registry.Olareg)
@@ -143,9 +143,9 @@ func wantMadeGood(t *testing.T, d *daemon.Daemon, ref string, whole []digest.Dig
 	wantClean(t, d)
 }
 
-// Row 50: not a byte is left, for the database neither, from a moment within the
+// Not a byte is left, for the database neither, from a moment within the
 // pull on. However that ends, the daemon lives, and the next pull is whole.
-func TestRow50NoByteLeft(t *testing.T) {
+func TestDaemonOutlivesAFullDisk(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	_, sbom := attach(t, reg, "app", image.Descriptor, "application/spdx+json", bytes.Repeat([]byte("sbom"), 1<<18))

@@ -109,7 +109,7 @@ func imageAlone(f *fixture.Fixture, t *testing.T, reg *registry.Registry) {
 	}
 }
 
-// Row 28: a referrer whose blob cannot be had, or has wrong bytes, leaves no half of
+// A referrer whose blob cannot be had, or has wrong bytes, leaves no half of
 // itself behind, and the subject's status tells. The next pull makes it good.
 func TestReferrerThatCannotBeFetched(t *testing.T) {
 	f := loadFixture(t)

@@ -39,9 +39,9 @@ func described(mediaType, blob string) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(blob), Size: int64(len(blob))}
 }
 
-// Row 30: inline data that is not the content, in the listing and in the manifest,
+// Inline data that is not the content, in the listing and in the manifest,
 // is neither stored nor does it keep the content out.
-func TestRow30InlineDataThatLies(t *testing.T) {
+func TestInlineDataThatLiesIsNotStored(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const honest, forged = "the honest sbom", "a forged sbom!!"
@@ -81,9 +81,9 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 	wantClean(t, d)
 }
 
-// Row 46: a referrer that looks like an image, config and layers, is stored and
+// A referrer that looks like an image, config and layers, is stored and
 // never unpacked, nor does it get a record of an image.
-func TestRow46ReferrerThatLooksLikeAnImage(t *testing.T) {
+func TestReferrerThatLooksLikeAnImageIsNotUnpacked(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const layer = "no tar, which would fail to unpack"

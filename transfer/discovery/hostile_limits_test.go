@@ -53,55 +53,55 @@ func TestHostileSizes(t *testing.T) {
 	single := func(page int) []ocispec.Descriptor { return []ocispec.Descriptor{entry(page)} }
 	full := hostile.Index(entries(1, MaxEntries)...)
 	for _, tc := range []row{
-		{name: "row 06: Link loop to the same page", script: answering(valid.With("Link", next(api))),
+		{name: "Link loop to the same page", script: answering(valid.With("Link", next(api))),
 			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 06: Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
+		{name: "Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
 			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 06: Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
+		{name: "Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
 			status: labels.Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
-		{name: "row 06: endless pages", script: answering(paged(MaxPages+5, single)...),
+		{name: "endless pages", script: answering(paged(MaxPages+5, single)...),
 			status: labels.Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
-		{name: "row 06: endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
+		{name: "endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
 			status: labels.Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
-		{name: "row 06: as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
+		{name: "as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
 			status: labels.Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
-		{name: "row 10: gzip-encoded index", script: answering(gzipped),
+		{name: "gzip-encoded index", script: answering(gzipped),
 			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip-encoded index under the tag", script: missing(404, gzipped),
+		{name: "gzip-encoded index under the tag", script: missing(404, gzipped),
 			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
-		{name: "row 10: gzip-encoded index of 256 MiB", script: answering(bomb),
+		{name: "gzip-encoded index of 256 MiB", script: answering(bomb),
 			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
+		{name: "32 KiB of zstd with a 512 MiB window", script: answering(zstd),
 			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 11: a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
+		{name: "a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
 			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 11: zstd under the tag", script: missing(404, zstd),
+		{name: "zstd under the tag", script: missing(404, zstd),
 			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
-		{name: "row 10: gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
+		{name: "gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
 			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip cut short", script: answering(broken),
+		{name: "gzip cut short", script: answering(broken),
 			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip cut short under the tag", script: missing(404, broken),
+		{name: "gzip cut short under the tag", script: missing(404, broken),
 			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
-		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+		{name: "Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
 			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+		{name: "Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
 			status: labels.Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
-		{name: "row 13: endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
+		{name: "endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
 			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
+		{name: "a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
 			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
+		{name: "a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
 			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
-		{name: "row 14: as many entries as there may be", script: answering(full),
+		{name: "as many entries as there may be", script: answering(full),
 			status: labels.Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 14: one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
+		{name: "one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
 			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
+		{name: "one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
 			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
-		{name: "row 16: duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
+		{name: "duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
 			status: labels.Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 16: duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
+		{name: "duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
 			status: labels.Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
 	} {
 		tc.run(t)
@@ -115,17 +115,17 @@ func TestHostileEntries(t *testing.T) {
 		name  string
 		spoil func(d *ocispec.Descriptor)
 	}{
-		{"row 17: the subject refers to itself", func(d *ocispec.Descriptor) { d.Digest = subject }},
-		{"row 24: digest ../../../_catalog", func(d *ocispec.Descriptor) { d.Digest = "../../../_catalog" }},
-		{"row 24: digest sha256:..?x", func(d *ocispec.Descriptor) { d.Digest = "sha256:..?x" }},
-		{"row 25: empty digest", func(d *ocispec.Descriptor) { d.Digest = "" }},
-		{"row 26: short digest", func(d *ocispec.Descriptor) { d.Digest = d.Digest[:len(d.Digest)-1] }},
-		{"row 26: malformed digest", func(d *ocispec.Descriptor) { d.Digest = ":" }},
-		{"row 26: no algorithm that is known", func(d *ocispec.Descriptor) { d.Digest = "md5:" + digest.Digest(strings.Repeat("0", 32)) }},
-		{"row 27: size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
-		{"row 27: size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
-		{"row 27: size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
-		{"row 27: one byte over what is taken for a mistake", func(d *ocispec.Descriptor) { d.Size = MaxListedSize + 1 }},
+		{"the subject refers to itself", func(d *ocispec.Descriptor) { d.Digest = subject }},
+		{"digest ../../../_catalog", func(d *ocispec.Descriptor) { d.Digest = "../../../_catalog" }},
+		{"digest sha256:..?x", func(d *ocispec.Descriptor) { d.Digest = "sha256:..?x" }},
+		{"empty digest", func(d *ocispec.Descriptor) { d.Digest = "" }},
+		{"short digest", func(d *ocispec.Descriptor) { d.Digest = d.Digest[:len(d.Digest)-1] }},
+		{"malformed digest", func(d *ocispec.Descriptor) { d.Digest = ":" }},
+		{"no algorithm that is known", func(d *ocispec.Descriptor) { d.Digest = "md5:" + digest.Digest(strings.Repeat("0", 32)) }},
+		{"size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
+		{"size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
+		{"size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
+		{"one byte over what is taken for a mistake", func(d *ocispec.Descriptor) { d.Size = MaxListedSize + 1 }},
 		{"a layer, which cannot refer", func(d *ocispec.Descriptor) { d.MediaType = ocispec.MediaTypeImageLayer }},
 		{"no media type", func(d *ocispec.Descriptor) { d.MediaType = "" }},
 	} {
@@ -193,7 +193,7 @@ func TestRejectionSaysWhichAndWhy(t *testing.T) {
 	}
 }
 
-func TestRow14MemoryStaysFlat(t *testing.T) {
+func TestMillionEntriesAreNotHeld(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, raw(strings.Repeat("{},", 1_000_000)+"{}"))
 	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
@@ -211,7 +211,7 @@ func TestRow14MemoryStaysFlat(t *testing.T) {
 }
 
 // What is remembered of entries, refused ones as well, is a small part of the listing.
-func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
+func TestEntriesThatSayMuchAreNotHeld(t *testing.T) {
 	const length = 64_000
 	long := strings.Repeat("x", length)
 	s := hostile.New(t)
@@ -240,7 +240,7 @@ func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
 	}
 }
 
-func TestRow32WhatADescriptorCarriesIsNotDialled(t *testing.T) {
+func TestWhatAListedDescriptorCarriesIsNotDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	lure := entry(1)
 	lure.URLs = []string{other.URL() + "/blob"}

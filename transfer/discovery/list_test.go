@@ -300,7 +300,7 @@ func TestRedirectElsewhereIsFollowedWithCare(t *testing.T) {
 	}
 }
 
-func TestRow24SubjectThatNoURLCanBeBuiltFrom(t *testing.T) {
+func TestSubjectThatIsNoDigestIsNotAskedAbout(t *testing.T) {
 	s := hostile.New(t)
 	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
 	for _, bad := range []digest.Digest{"", "../../../_catalog", "sha256:..?x", "sha256:", subject[:20], subject + "?x"} {

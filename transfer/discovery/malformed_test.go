@@ -140,9 +140,9 @@ func TestListingOfNothingThatCanBeHidesNoOther(t *testing.T) {
 	}
 }
 
-// TestRow06MirrorThatLinksToItself has mirrors that leave the parameter "ns" out
+// TestMirrorThatLinksToItselfIsLeft has mirrors that leave the parameter "ns" out
 // of their links: with it, such a link leads back to the page it stands on.
-func TestRow06MirrorThatLinksToItself(t *testing.T) {
+func TestMirrorThatLinksToItselfIsLeft(t *testing.T) {
 	for name, target := range map[string]string{
 		"its path":              api,
 		"nothing but a query":   "?",

@@ -41,9 +41,9 @@ func TestMirror(t *testing.T) {
 	}{
 		{"the mirror lists", 0, answering(one), answering(two),
 			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
-		{"row 42: a mirror that declares nothing but pull is asked", pull, answering(one), answering(two),
+		{"a mirror that declares nothing but pull is asked", pull, answering(one), answering(two),
 			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
-		{"row 42: a mirror that declares referrers is asked", pullReferrers, answering(one), answering(two),
+		{"a mirror that declares referrers is asked", pullReferrers, answering(one), answering(two),
 			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
 		{"404 and 404 do not hide the registry's", 0, missing(404), answering(two),
 			labels.Present, entries(2, 2), []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 200 present"}},

@@ -22,7 +22,7 @@ const oci = "application/vnd.oci.empty.v1+json"
 
 // Registries that list no types: what is not wanted must not fill the cap, nor
 // claims of size the limit, before the manifests have spoken.
-func TestRow15DecoysWithoutTypes(t *testing.T) {
+func TestDecoysWithoutTypesDoNotFillTheCap(t *testing.T) {
 	for _, listed := range []string{oci, signature} { // how the signature is listed
 		w := newWorld(t)
 		var entries []ocispec.Descriptor

@@ -20,7 +20,7 @@ import (
 // What is too large, too many or too long for a pull, and what must not reach the
 // store at all.
 
-func TestRow51TooLargeIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestTooLargeIsRefusedBeforeItsFirstByte(t *testing.T) {
 	w := newWorld(t)
 	huge := w.serve("x")
 	huge.Size = 10 << 30

@@ -26,7 +26,7 @@ import (
 
 var sboms = policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}}
 
-func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
+func TestDecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 50 {
@@ -48,7 +48,7 @@ func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	}
 }
 
-func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
+func TestDecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 3 {
@@ -66,7 +66,7 @@ func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	}
 }
 
-func TestRow16DuplicatesAreTakenOnce(t *testing.T) {
+func TestDuplicatesAreTakenOnce(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, sbom, sbom, sbom)
@@ -80,7 +80,7 @@ func TestRow16DuplicatesAreTakenOnce(t *testing.T) {
 	}
 }
 
-func TestRow17Cycles(t *testing.T) {
+func TestCyclesEnd(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	sig := w.artifact(signature, &sbom, w.serve("signed"))
@@ -98,7 +98,7 @@ func TestRow17Cycles(t *testing.T) {
 
 // However often an index names a manifest, and whatever refers to it in a circle, it is
 // asked about once.
-func TestRow17SubjectsAreAskedAboutOnce(t *testing.T) {
+func TestSubjectsAreAskedAboutOnce(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, sbom)
@@ -117,7 +117,7 @@ func TestRow17SubjectsAreAskedAboutOnce(t *testing.T) {
 	}
 }
 
-func TestRow18SubjectOfAnother(t *testing.T) {
+func TestReferrerOfAnotherSubjectIsDropped(t *testing.T) {
 	w := newWorld(t)
 	other := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
 	for name, subject := range map[string]*ocispec.Descriptor{"another": &other, "none": nil} {
@@ -137,7 +137,7 @@ func TestRow18SubjectOfAnother(t *testing.T) {
 	}
 }
 
-func TestRow20TheManifestDecidesTheType(t *testing.T) {
+func TestManifestDecidesTheType(t *testing.T) {
 	w := newWorld(t)
 	liar := w.artifact("application/vnd.example.other", &w.subject, w.serve("other"))
 	liar.ArtifactType = spdx // listed as wanted, but is not
@@ -148,7 +148,7 @@ func TestRow20TheManifestDecidesTheType(t *testing.T) {
 	w.wantTied(w.subject, empty)
 }
 
-func TestRow21TypeMissingInTheList(t *testing.T) {
+func TestTypeMissingInTheListIsReadFromTheManifest(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	sbom.ArtifactType = ""
@@ -157,7 +157,7 @@ func TestRow21TypeMissingInTheList(t *testing.T) {
 	w.wantTied(w.subject, sbom)
 }
 
-func TestRow23ReferrerThatIsAnIndex(t *testing.T) {
+func TestReferrerThatIsAnIndexIsTaken(t *testing.T) {
 	w := newWorld(t)
 	inner := w.artifact(spdx, nil, w.serve("sbom for amd64"))
 	index := w.manifest(ocispec.Index{
@@ -173,7 +173,7 @@ func TestRow23ReferrerThatIsAnIndex(t *testing.T) {
 	}
 }
 
-func TestRow27SizesThatCannotBe(t *testing.T) {
+func TestSizesThatCannotBeAreRefused(t *testing.T) {
 	for _, size := range []int64{-1, 0, 1 << 62} {
 		w := newWorld(t)
 		blob := w.serve("sbom")
@@ -191,7 +191,7 @@ func TestRow27SizesThatCannotBe(t *testing.T) {
 	}
 }
 
-func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
+func TestHonestBytesAfterWrongOnesAreTaken(t *testing.T) {
 	w := newWorld(t)
 	blob := w.serve("the honest sbom")
 	path := base + "blobs/" + blob.Digest.String()
@@ -211,7 +211,7 @@ func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
 }
 
 // Wrong bytes of one host, a mirror say, are no reason to go without: the next has them.
-func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
+func TestWrongBytesOfTheFirstHostAreFetchedFromTheNext(t *testing.T) {
 	w := newWorld(t)
 	mirror := hostile.New(t)
 	blob := w.serve("the honest sbom")
@@ -237,16 +237,16 @@ func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
 
 // Digests within a referrer's manifest that are none, and would lead a URL elsewhere,
 // reach no URL and no store.
-func TestRow24To26DigestsWithinAManifest(t *testing.T) {
+func TestDigestsThatAreNoneReachNoURL(t *testing.T) {
 	for name, dgst := range map[string]digest.Digest{
-		"row 24, a path":      "../../../_catalog",
-		"row 24, a query":     "sha256:..?x",
-		"row 25, empty":       "",
-		"row 26, short":       "sha256:abc",
-		"row 26, no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
-		"row 26, upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
-		"row 26, another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
-		"row 26, no encoding": "sha256:",
+		"a path":      "../../../_catalog",
+		"a query":     "sha256:..?x",
+		"empty":       "",
+		"short":       "sha256:abc",
+		"no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
+		"upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
+		"another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
+		"no encoding": "sha256:",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -262,7 +262,7 @@ func TestRow24To26DigestsWithinAManifest(t *testing.T) {
 	}
 }
 
-func TestRow30InlineDataThatLies(t *testing.T) {
+func TestInlineDataThatLiesIsNotStored(t *testing.T) {
 	w := newWorld(t)
 	blob := w.serve("the honest sbom")
 	blob.Data = []byte("a forged sbom!!")
@@ -273,7 +273,7 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 	w.wantTied(w.subject, sbom)
 }
 
-func TestRow32URLsAreNotDialled(t *testing.T) {
+func TestURLsOfReferrersAreNotDialled(t *testing.T) {
 	elsewhere := hostile.New(t)
 	w := newWorld(t)
 	blob := w.serve("sbom")
@@ -288,7 +288,7 @@ func TestRow32URLsAreNotDialled(t *testing.T) {
 	}
 }
 
-func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
+func TestReferrerThatHangsIsGivenUp(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	hung := w.serve("never comes")
@@ -305,7 +305,7 @@ func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
 
 // An image within an artifact: it is stored, and no one unpacks it, since it never
 // passes through the image's own dispatch; its blobs are kept by labels of ours.
-func TestRow46ReferrerThatLooksLikeAnImage(t *testing.T) {
+func TestReferrerThatLooksLikeAnImageIsNotUnpacked(t *testing.T) {
 	w := newWorld(t)
 	config := w.serve(`{"architecture":"amd64","os":"linux"}`)
 	config.MediaType = ocispec.MediaTypeImageConfig

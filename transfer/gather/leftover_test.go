@@ -29,9 +29,9 @@ func (w *world) leave(desc ocispec.Descriptor, size int64, data string) {
 	}
 }
 
-// Row 52: whatever a killed pull left of an ingest, the pull after it brings the
+// Whatever a killed pull left of an ingest, the pull after it brings the
 // referrer, rather than the one after that.
-func TestRow52LeftoverIngests(t *testing.T) {
+func TestLeftoverIngestsKeepNoReferrerOut(t *testing.T) {
 	const honest = "the honest sbom"
 	for name, left := range map[string]struct {
 		size int64
@@ -62,7 +62,7 @@ func TestRow52LeftoverIngests(t *testing.T) {
 
 // A manifest that a killed pull received, in part wrong or whole, costs one request, and
 // its ingest is committed.
-func TestRow52LeftoverManifests(t *testing.T) {
+func TestLeftoverManifestsAreVerified(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		w := newWorld(t)
 		sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))

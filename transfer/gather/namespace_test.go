@@ -28,9 +28,9 @@ func (w *world) elsewhere() *world {
 	return other
 }
 
-// Row 55: what another namespace holds is taken from the store, manifests as well,
+// What another namespace holds is taken from the store, manifests as well,
 // by many pulls at once; and judged like any other.
-func TestRow55ReferrerOfAnotherNamespace(t *testing.T) {
+func TestReferrerOfAnotherNamespaceIsNotFetched(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	other := w.artifact(spdx, &ocispec.Descriptor{MediaType: sbom.MediaType, Digest: sbom.Digest, Size: sbom.Size}, w.serve("of another subject"))

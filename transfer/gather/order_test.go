@@ -16,7 +16,7 @@ import (
 
 // Which referrers the cap has room for is decided by the registry's order, where only
 // manifests decide as well, and not by whose manifest comes first.
-func TestRow15OrderOfThoseThatManifestsDecideOn(t *testing.T) {
+func TestCapFollowsTheOrderOfTheListing(t *testing.T) {
 	const requests = 5 // for manifests, until one that is wanted has no room
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
@@ -82,7 +82,7 @@ func TestHangingManifestKeepsNoneWithRoomWaiting(t *testing.T) {
 }
 
 // An entry that a later page contradicts keeps its place.
-func TestRow15OrderOfWhatIsContradicted(t *testing.T) {
+func TestEntryThatIsContradictedKeepsItsPlace(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 4 {
