@@ -53,7 +53,7 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	if err := t.config.Local.Transfer(ctx, src, pushed, transfer.WithProgress(progress.image())); err != nil {
 		return err
 	}
-	carried, err := t.pushReferrers(ctx, src, pushed, push.Config{Admit: admit, Progress: progress.send})
+	carried, err := t.pushReferrers(ctx, src, pushed, push.Config{Admit: admit, Locks: &t.pushLocks, Progress: progress.send})
 	if err != nil {
 		return fmt.Errorf("image %s has been pushed, but not all of its referrers: %w; push again once that is mended, select others with ctr referrers push --artifact-type, or leave all behind with push = false", registry.Image(), err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/push"
 )
 
 // Config is what a Transferrer works with.
@@ -52,7 +53,10 @@ type Config struct {
 
 // Transferrer is a transfer.Transferrer whose pulls bring the image's referrers and
 // whose pushes carry them.
-type Transferrer struct{ config Config }
+type Transferrer struct {
+	config    Config
+	pushLocks push.Locks
+}
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
 

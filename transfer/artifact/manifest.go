@@ -19,7 +19,9 @@ type Manifest struct {
 	// that is empty (OCI image-spec, "Guidelines for Artifact Usage"). What
 	// cosign wrote before either existed is told by its layers.
 	ArtifactType string
-	Annotations  map[string]string
+	// OwnType is the manifest's field artifactType, "" where it has none.
+	OwnType     string
+	Annotations map[string]string
 	// Subject is what the artifact refers to, nil where it names nothing.
 	Subject *ocispec.Descriptor
 	// Blobs are the config and the layers of a manifest, in this order. Their
@@ -130,7 +132,7 @@ func Parse(data []byte, mediaType string) (*Manifest, error) {
 	case d.layers.more || d.blobs.more || d.manifests.more:
 		return nil, fmt.Errorf("more than %d layers or manifests: %w", MaxDescriptors, errdefs.ErrResourceExhausted)
 	}
-	m := &Manifest{MediaType: mediaType, ArtifactType: d.artifactType, Annotations: d.annotations, Manifests: d.manifests.list}
+	m := &Manifest{MediaType: mediaType, ArtifactType: d.artifactType, OwnType: d.artifactType, Annotations: d.annotations, Manifests: d.manifests.list}
 	if d.subject != nil {
 		d.subject.Data = nil
 		m.Subject = d.subject
@@ -187,6 +189,15 @@ func (m *Manifest) Children() []digest.Digest {
 		}
 	}
 	return out
+}
+
+// ListedType is the artifact type that a listing shows: the field artifactType, or the
+// config's media type where that is empty (OCI distribution-spec, "Listing Referrers").
+func (m *Manifest) ListedType() string {
+	if m.OwnType == "" && m.HasConfig {
+		return m.Blobs[0].MediaType
+	}
+	return m.OwnType
 }
 
 // Untyped reports whether the manifest does not say what kind of artifact it is: it looks

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,6 +25,15 @@ const (
 	// fetched: a hundred manifests are in memory until the last of their blobs is in.
 	MaxInline = 8 << 10
 )
+
+// ParseDescriptor reads one descriptor, strictly. The error is errdefs.ErrInvalidArgument.
+func ParseDescriptor(data []byte) (ocispec.Descriptor, error) {
+	desc, err := readDescriptor(data)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("descriptor: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return desc, nil
+}
 
 // readDescriptor reads what is used of a descriptor. URLs and platforms are not even
 // built. With an error, the descriptor has the fields that could be read.

@@ -34,13 +34,13 @@ func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 // which ours holds all gives way: of an image that was signed again between two pulls
 // both manifests are stored. They take turns, as other pushes of this daemon do.
 func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *artifact.Manifest, tag string) error {
-	address := p.Repository.URL(p.host, "manifests", tag)
-	unlock, err := turns.lock(ctx, address.String())
+	address := p.config.Repository.URL(p.host, "manifests", tag)
+	unlock, err := p.config.Locks.lock(ctx, address.String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	a, err := p.Repository.Get(ctx, p.host, address, remote.AcceptAny)
+	a, err := p.config.Repository.Get(ctx, p.host, address, remote.AcceptAny)
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
@@ -53,10 +53,10 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	case a.Code != http.StatusNotFound:
 		return fmt.Errorf("tag %s: what it holds is not known, the registry answered %d %s: %w", tag, a.Code, http.StatusText(a.Code), errdefs.ErrUnavailable)
 	}
-	if err := p.children(ctx, plain(r.Descriptor()), m, 0); err != nil {
+	if err := p.content(ctx, r.Descriptor(), m); err != nil {
 		return err
 	}
-	_, err = p.Repository.PutManifest(ctx, p.host, tag, r.MediaType, data)
+	_, err = p.config.Repository.PutManifest(ctx, p.host, tag, r.MediaType, data)
 	return err
 }
 

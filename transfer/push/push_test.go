@@ -107,6 +107,7 @@ func (w *world) push() (int, error) {
 		w.t.Fatal(err)
 	}
 	return Referrers(namespaces.WithNamespace(w.t.Context(), "test"), Config{
+		Locks: &Locks{},
 		Image: images.Image{Name: "image", Target: w.image}, Store: w.store, Repository: r, Blobs: blobs,
 		Progress: func(p transfer.Progress) {
 			w.mu.Lock()

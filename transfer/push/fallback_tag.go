@@ -31,14 +31,14 @@ const (
 // updateTag adds entries to the subject's fallback tag. The pushes of one daemon take
 // turns.
 func (p *pusher) updateTag(ctx context.Context, subject digest.Digest, entries []ocispec.Descriptor) error {
-	t := &fallbackTag{repository: p.Repository, host: p.host, name: remote.FallbackTag(subject)}
-	unlock, err := turns.lock(ctx, t.url().String())
+	t := &fallbackTag{repository: p.config.Repository, host: p.host, name: remote.FallbackTag(subject)}
+	unlock, err := p.config.Locks.lock(ctx, t.url().String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if err := t.add(ctx, entries); err != nil {
-		return fmt.Errorf("the referrers of subject %s are in the registry, which does not list them; its fallback tag %s of %s: %w", subject, t.name, p.Repository.Name(), err)
+		return fmt.Errorf("the referrers of subject %s are in the registry, which does not list them; its fallback tag %s of %s: %w", subject, t.name, p.config.Repository.Name(), err)
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ type fallbackTag struct {
 func (t *fallbackTag) url() *url.URL { return t.repository.URL(t.host, "manifests", t.name) }
 
 func (t *fallbackTag) add(ctx context.Context, entries []ocispec.Descriptor) error {
-	wanted := &listed{}
+	wanted := &entryList{}
 	for _, e := range entries {
 		if err := wanted.add(e); err != nil {
 			return err

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -116,7 +115,7 @@ func TestConcurrentWritersLoseNothing(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for n := 1; n <= writers; n++ {
-		tag := tagAt(t, "http", host) // a client of its own, past the turns of a daemon
+		tag := tagAt(t, "http", host) // a client of its own, past the locks of a daemon
 		wg.Go(func() {
 			if err := tag.add(t.Context(), []ocispec.Descriptor{entry(n)}); err != nil {
 				t.Error(err)
@@ -220,7 +219,7 @@ func TestIndexKeepsWhatItDoesNotKnow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted := &listed{}
+	wanted := &entryList{}
 	if err := wanted.add(entry(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -250,27 +249,5 @@ func TestNewIndex(t *testing.T) {
 	}
 	if want := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`; string(data) != want {
 		t.Errorf("%s", data)
-	}
-}
-
-func TestTurns(t *testing.T) {
-	l := &locks{held: map[string]*turn{}}
-	unlock, err := l.lock(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := l.lock(t.Context(), "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.lock(ctx, "a"); err == nil {
-		t.Error("two have the turn")
-	}
-	unlock()
-	if len(l.held) != 0 {
-		t.Errorf("%d turns are remembered", len(l.held))
 	}
 }
