@@ -24,6 +24,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // bench is where a test builds an image: what it puts there is in the store, or,
@@ -110,7 +111,7 @@ func (b *bench) pull() *pull {
 	p := &pull{
 		t: &Transferrer{config: Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
 		gather: gather.New(b.ctx, gather.Config{
-			Name: spec.String(), Store: b.store, Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
+			Name: spec.String(), Store: b.store, Labeler: stored.NewLabeler(b.store), Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
 			Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil, remote.Limits{})},
 		}),
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // importArchive lets the wrapped service import an archive. The referrers that it
@@ -33,7 +34,7 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 	}
 	defer release()
 	source := archive.NewSource(src)
-	d := &importStore{destination: destination{dst}, source: source, store: t.config.Store, progress: progress}
+	d := &importStore{destination: destination{dst}, source: source, store: t.config.Store, labeler: t.labeler, progress: progress}
 	return t.config.Local.Transfer(ctx, source, d, transfer.WithProgress(progress))
 }
 
@@ -44,6 +45,7 @@ type importStore struct {
 	attested attestations
 	source   *archive.Source
 	store    content.Store
+	labeler  *stored.Labeler
 	progress transfer.ProgressFunc
 
 	mu       sync.Mutex
@@ -125,7 +127,7 @@ func (d *importStore) Store(ctx context.Context, desc ocispec.Descriptor, store 
 	}
 	imgs, err := d.ImageStorer.Store(ctx, desc, store)
 	if err == nil && len(imgs) > 0 && desc.Digest == d.index {
-		err = archive.Keep(ctx, d.store, desc.Digest, d.apart)
+		err = archive.KeepEntries(ctx, d.store, d.labeler, desc.Digest, d.apart)
 	}
 	return imgs, err
 }
@@ -156,7 +158,7 @@ func (d *importStore) restore(ctx context.Context) error {
 	if d.alone {
 		subjects = d.storedSubjects(ctx)
 	}
-	n, err := archive.Restore(ctx, d.store, subjects, carried)
+	n, err := archive.Restore(ctx, d.store, d.labeler, subjects, carried)
 	if err == nil && d.alone && n == 0 {
 		return fmt.Errorf("the archive holds only referrers, and none of an image that is here; import or pull that first: %w", errdefs.ErrFailedPrecondition)
 	}

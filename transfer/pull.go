@@ -148,6 +148,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		Name:      name,
 		Registry:  reg,
 		Store:     p.t.config.Store,
+		Labeler:   p.t.labeler,
 		Selection: p.selection,
 		Limits:    p.t.config.Limits,
 		Cosign:    p.t.config.Cosign,

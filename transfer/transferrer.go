@@ -23,6 +23,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // Config is what a Transferrer works with.
@@ -55,13 +56,16 @@ type Config struct {
 // whose pushes carry them.
 type Transferrer struct {
 	config    Config
+	labeler   *stored.Labeler
 	pushLocks push.Locks
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
-func New(config Config) *Transferrer { return &Transferrer{config: config} }
+func New(config Config) *Transferrer {
+	return &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+}
 
 // Transfer implements transfer.Transferrer. The combinations of source and
 // destination are those of the wrapped service.

@@ -27,7 +27,7 @@ func TestExportOfNestedIndexes(t *testing.T) {
 	for _, subject := range []ocispec.Descriptor{root, nested, manifest} {
 		r := s.artifact("signature", &subject)
 		want[r.Digest] = subject.Digest
-		if err := stored.Tie(s.ctx, s.store, subject.Digest, []digest.Digest{r.Digest}, nil); err != nil {
+		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject.Digest, []digest.Digest{r.Digest}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

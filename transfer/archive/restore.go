@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
@@ -32,7 +31,7 @@ const maxWarnings = 10
 //
 // What is not complete, or names another subject than its annotation says, is left
 // out and logged. The error is of the store.
-func Restore(ctx context.Context, store content.Store, subjects []digest.Digest, carried []ocispec.Descriptor) (int, error) {
+func Restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, subjects []digest.Digest, carried []ocispec.Descriptor) (int, error) {
 	bySubject := map[string][]ocispec.Descriptor{}
 	for _, desc := range carried {
 		subject := Subject(desc).String()
@@ -51,7 +50,7 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 			}
 			err := fmt.Errorf("over the limit of %d referrers a subject: %w", maxReferrers, errdefs.ErrResourceExhausted)
 			if i < maxReferrers {
-				err = keep(ctx, store, subject, desc)
+				err = restore(ctx, store, labeler, subject, desc)
 			}
 			switch {
 			case err == nil:
@@ -67,7 +66,7 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 		if len(complete) == 0 {
 			continue
 		}
-		if err := stored.Tie(ctx, store, subject, complete, nil); err != nil {
+		if err := labeler.Tie(ctx, subject, complete, nil); err != nil {
 			return restored, err
 		}
 		restored += len(complete)
@@ -82,16 +81,16 @@ func Restore(ctx context.Context, store content.Store, subjects []digest.Digest,
 	return restored, nil
 }
 
-// Keep labels an index that an import makes an image of to keep the referrers that it
+// KeepEntries labels an index that an import makes an image of to keep the referrers that it
 // lists, whether they were restored or not, as containerd would: an image of which
 // parts are collected can be neither exported nor pushed. Those that are not complete are
 // passed over. The error is of the store.
-func Keep(ctx context.Context, store content.Store, index digest.Digest, carried []ocispec.Descriptor) error {
+func KeepEntries(ctx context.Context, store stored.Store, labeler *stored.Labeler, index digest.Digest, carried []ocispec.Descriptor) error {
 	var kept []digest.Digest
 	for _, desc := range carried[:min(len(carried), maxReferrers)] {
 		m, err := stored.Manifest(ctx, store, desc)
 		if err == nil {
-			err = keepContent(ctx, store, desc, m, nil)
+			err = labelContent(ctx, store, labeler, desc, m, nil)
 		}
 		if err == nil {
 			kept = append(kept, desc.Digest)
@@ -99,11 +98,7 @@ func Keep(ctx context.Context, store content.Store, index digest.Digest, carried
 			return err
 		}
 	}
-	info, err := store.Info(ctx, index)
-	if err != nil {
-		return err
-	}
-	return stored.Label(ctx, store, info, labels.Children(kept...))
+	return labeler.Add(ctx, index, labels.Children(kept...))
 }
 
 // isLeftOut reports whether an error is of the archive and not of the store.
@@ -111,8 +106,8 @@ func isLeftOut(err error) bool {
 	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err)
 }
 
-// keep checks a referrer and labels its content, so that it lives with it.
-func keep(ctx context.Context, store content.Store, subject digest.Digest, desc ocispec.Descriptor) error {
+// restore checks a referrer and labels its content, so that it lives with it.
+func restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, subject digest.Digest, desc ocispec.Descriptor) error {
 	m, err := stored.Manifest(ctx, store, desc)
 	if err != nil {
 		return err
@@ -131,12 +126,12 @@ func keep(ctx context.Context, store content.Store, subject digest.Digest, desc 
 	} else if m.Subject.Digest != subject {
 		return fmt.Errorf("its manifest's subject is %.80q: %w", m.Subject.Digest, errdefs.ErrInvalidArgument)
 	}
-	return keepContent(ctx, store, desc, m, add)
+	return labelContent(ctx, store, labeler, desc, m, add)
 }
 
-// keepContent labels each manifest of a referrer to keep what it names, which must be
+// labelContent labels each manifest of a referrer to keep what it names, which must be
 // there; the referrer itself with more labels.
-func keepContent(ctx context.Context, store content.Store, referrer ocispec.Descriptor, m *artifact.Manifest, more map[string]string) error {
+func labelContent(ctx context.Context, store stored.Store, labeler *stored.Labeler, referrer ocispec.Descriptor, m *artifact.Manifest, more map[string]string) error {
 	return artifact.Walk(ctx, referrer, m, artifact.Visitor{
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
 			return stored.Manifest(ctx, store, desc)
@@ -146,15 +141,11 @@ func keepContent(ctx context.Context, store content.Store, referrer ocispec.Desc
 			return err
 		},
 		Leave: func(ctx context.Context, desc ocispec.Descriptor, m *artifact.Manifest) error {
-			info, err := store.Info(ctx, desc.Digest)
-			if err != nil {
-				return err
-			}
 			add := labels.Children(m.Children()...)
 			if desc.Digest == referrer.Digest {
 				maps.Copy(add, more)
 			}
-			return stored.Label(ctx, store, info, add)
+			return labeler.Add(ctx, desc.Digest, add)
 		},
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // shelf is a real content store into which an archive was read.
@@ -91,7 +92,7 @@ func carried(desc, subject ocispec.Descriptor) ocispec.Descriptor {
 
 func (s *shelf) restore(want int, subject ocispec.Descriptor, descs ...ocispec.Descriptor) {
 	s.t.Helper()
-	n, err := Restore(s.ctx, s.store, []digest.Digest{subject.Digest}, descs)
+	n, err := Restore(s.ctx, s.store, stored.NewLabeler(s.store), []digest.Digest{subject.Digest}, descs)
 	if err != nil || n != want {
 		s.t.Errorf("restored %d, want %d: %v", n, want, err)
 	}

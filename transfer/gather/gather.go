@@ -34,6 +34,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // Registry is where referrers come from. discovery.Registry is one.
@@ -52,6 +53,7 @@ type Config struct {
 	Name      string
 	Registry  Registry
 	Store     content.Store
+	Labeler   *stored.Labeler // of Store
 	Selection *policy.Selection
 	Limits    Limits
 	Cosign    CosignTags

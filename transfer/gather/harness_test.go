@@ -26,6 +26,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 const (
@@ -41,6 +42,7 @@ type world struct {
 	server  *hostile.Server
 	db      *metadata.DB
 	store   content.Store
+	labeler *stored.Labeler
 	ctx     context.Context
 	subject ocispec.Descriptor
 
@@ -53,7 +55,7 @@ func newWorld(t testing.TB) *world {
 	dir := t.TempDir()
 	db := storetest.NewAt(t, dir)
 	ctx := storetest.Leased(namespaces.WithNamespace(t.Context(), "test"), t, db)
-	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), ctx: ctx}
+	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), labeler: stored.NewLabeler(db.ContentStore()), ctx: ctx}
 	w.subject = w.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
 	return w
 }
@@ -121,7 +123,7 @@ func (w *world) config(rule policy.Rule) Config {
 		Name: ref,
 		Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil,
 			remote.Limits{Attempts: 2, Backoff: time.Millisecond})},
-		Store: w.store, Selection: sel, Limits: DefaultLimits, Cosign: CosignNever,
+		Store: w.store, Labeler: w.labeler, Selection: sel, Limits: DefaultLimits, Cosign: CosignNever,
 		Progress: func(p transfer.Progress) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

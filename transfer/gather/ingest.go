@@ -12,8 +12,6 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // openIngest locks the content's ingest: of several pulls that want it, one fetches.
@@ -78,7 +76,7 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, keep map[stri
 
 // relabel adds labels to content that is there already.
 func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error {
-	return stored.Relabel(g.ctx, g.config.Store, desc.Digest, func(info content.Info) (map[string]string, error) {
+	return g.config.Labeler.Change(g.ctx, desc.Digest, func(info content.Info) (map[string]string, error) {
 		if info.Size != desc.Size {
 			return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
 		}

@@ -23,7 +23,7 @@ import (
 func (w *world) elsewhere() *world {
 	w.t.Helper()
 	ctx := storetest.Leased(namespaces.WithNamespace(w.t.Context(), "elsewhere"), w.t, w.db)
-	other := &world{t: w.t, server: w.server, db: w.db, store: w.store, ctx: ctx}
+	other := &world{t: w.t, server: w.server, db: w.db, store: w.store, labeler: w.labeler, ctx: ctx}
 	other.subject = other.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
 	return other
 }

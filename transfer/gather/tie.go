@@ -11,7 +11,6 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // Tie ties what came to its subjects and marks what is known of each. out is what Wait
@@ -37,7 +36,7 @@ func (g *Gather) tie(ctx context.Context, s outcome.Subject, asked *inquiry, now
 	for _, t := range s.Taken {
 		digests = append(digests, t.Digest)
 	}
-	return stored.Tie(ctx, g.config.Store, s.Digest, digests, func(existing map[string]string) map[string]string {
+	return g.config.Labeler.Tie(ctx, s.Digest, digests, func(existing map[string]string) map[string]string {
 		add := labels.Checkmark(s.Status, now)
 		maps.Copy(add, g.refresh(ctx, s, asked, existing, now))
 		return add

@@ -13,16 +13,24 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
-// labelMu serializes reading labels and adding to them: which key ties a referrer
-// depends on what the others tie, and repositories that content came from are joined.
-var labelMu sync.Mutex
+// Labeler writes the labels of content in one store. What it writes depends on what is
+// there: which key ties a referrer on what the others tie, and repositories that content
+// came from are joined. So all who write labels of one store share one Labeler, whose
+// changes follow one another.
+type Labeler struct {
+	store content.Manager
+	mu    sync.Mutex
+}
+
+// NewLabeler returns the Labeler of a store.
+func NewLabeler(store content.Manager) *Labeler { return &Labeler{store: store} }
 
 // Tie ties referrers to a subject that is stored, whose life they then share, and
 // sets what more returns for the labels that the subject has already; an empty
 // value removes a label. Without referrers, a subject that is not stored is passed
 // over. more may be nil.
-func Tie(ctx context.Context, store content.Manager, subject digest.Digest, referrers []digest.Digest, more func(existing map[string]string) map[string]string) error {
-	err := Relabel(ctx, store, subject, func(info content.Info) (map[string]string, error) {
+func (l *Labeler) Tie(ctx context.Context, subject digest.Digest, referrers []digest.Digest, more func(existing map[string]string) map[string]string) error {
+	err := l.Change(ctx, subject, func(info content.Info) (map[string]string, error) {
 		add := labels.Tie(info.Labels, referrers...)
 		if more != nil {
 			maps.Copy(add, more(info.Labels))
@@ -38,12 +46,12 @@ func Tie(ctx context.Context, store content.Manager, subject digest.Digest, refe
 	return nil
 }
 
-// Relabel sets the labels that change returns for what the content is and has, where they
-// differ; an empty value removes one. Changes of several pulls take turns.
-func Relabel(ctx context.Context, store content.Manager, dgst digest.Digest, change func(content.Info) (map[string]string, error)) error {
-	labelMu.Lock()
-	defer labelMu.Unlock()
-	info, err := store.Info(ctx, dgst)
+// Change sets the labels that change returns for what the content is and has, where they
+// differ; an empty value removes one.
+func (l *Labeler) Change(ctx context.Context, dgst digest.Digest, change func(content.Info) (map[string]string, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	info, err := l.store.Info(ctx, dgst)
 	if err != nil {
 		return err
 	}
@@ -51,12 +59,6 @@ func Relabel(ctx context.Context, store content.Manager, dgst digest.Digest, cha
 	if err != nil {
 		return err
 	}
-	return Label(ctx, store, info, add)
-}
-
-// Label sets those labels that differ from what the content has; an empty value
-// removes one.
-func Label(ctx context.Context, store content.Manager, info content.Info, add map[string]string) error {
 	var fields []string
 	for k, v := range add {
 		if info.Labels[k] != v {
@@ -66,8 +68,13 @@ func Label(ctx context.Context, store content.Manager, info content.Info, add ma
 	if len(fields) == 0 {
 		return nil
 	}
-	if _, err := store.Update(ctx, content.Info{Digest: info.Digest, Labels: add}, fields...); err != nil {
+	if _, err := l.store.Update(ctx, content.Info{Digest: info.Digest, Labels: add}, fields...); err != nil {
 		return fmt.Errorf("label %s: %w", info.Digest, err)
 	}
 	return nil
+}
+
+// Add sets labels of content.
+func (l *Labeler) Add(ctx context.Context, dgst digest.Digest, add map[string]string) error {
+	return l.Change(ctx, dgst, func(content.Info) (map[string]string, error) { return add, nil })
 }
