@@ -77,9 +77,9 @@ func (p *pull) expect(ctx context.Context) {
 				return // its manifest is there, under another name
 			}
 		}
-		s.Whole()
+		s.ResolveByGet()
 	case err == nil:
-		p.ahead = p.askAhead(ctx, s, image)
+		p.prefetch = p.prefetchAnswers(ctx, s, image)
 	}
 }
 
@@ -121,7 +121,7 @@ type pull struct {
 	root      digest.Digest
 	selection *policy.Selection
 	gather    *gather.Gather
-	ahead     *ahead // nil where the image was not there
+	prefetch  *prefetch // nil where the image was not there
 
 	outcome metrics.Outcome // "" until the referrers are in
 }
@@ -170,8 +170,8 @@ func (p *pull) selects(repository string) (*policy.Selection, error) {
 }
 
 func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
-	if p.ahead != nil {
-		return p.ahead, nil
+	if p.prefetch != nil {
+		return p.prefetch, nil
 	}
 	if s, ok := p.src.(*source.Source); ok {
 		r, err := s.Registry()
@@ -220,8 +220,8 @@ func (p *pull) close() {
 	if p.gather != nil {
 		p.gather.Close()
 	}
-	if p.ahead != nil {
-		p.ahead.close()
+	if p.prefetch != nil {
+		p.prefetch.close()
 	}
 	if s, ok := p.src.(*source.Source); ok {
 		s.Close()

@@ -36,7 +36,25 @@ const (
 // Registry is a repository that can be asked what refers to a subject.
 type Registry struct {
 	*remote.Repository
+	// Notices are what the operator has been told of hosts; nil tells every time.
+	Notices *Notices
 }
+
+// Notices remember what the operator has been told of each host, in the daemon's life.
+// Their zero value is ready.
+type Notices struct{ capability, endpoint sync.Map }
+
+// first reports whether a host is met for the first time.
+func (n *Notices) first(of func(*Notices) *sync.Map, host string) bool {
+	if n == nil {
+		return true
+	}
+	_, known := of(n).LoadOrStore(host, true)
+	return !known
+}
+
+func ofCapability(n *Notices) *sync.Map { return &n.capability }
+func ofEndpoint(n *Notices) *sync.Map   { return &n.endpoint }
 
 // List asks the hosts of the repository what refers to the subject. Hosts that
 // may pull are asked in their order, mirrors that declare the capability
@@ -69,7 +87,7 @@ func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found fun
 	}
 	for _, h := range hosts {
 		r.warnOfCapability(ctx, h)
-		l := &lister{repo: r.Repository, host: h, subject: subject, via: outcome.EndpointReferrers, listing: &out, found: found}
+		l := &lister{repo: r.Repository, notices: r.Notices, host: h, subject: subject, via: outcome.EndpointReferrers, listing: &out, found: found}
 		status := l.list(ctx)
 		if status == labels.Present || status == labels.Truncated && l.valid > 0 {
 			out.Status = status
@@ -106,16 +124,13 @@ func (r Registry) inOrder(hosts []*remote.Host) []*remote.Host {
 	return hosts
 }
 
-// warned are the hosts that warnOfCapability warned of, in the daemon's life.
-var warned sync.Map
-
 // warnOfCapability tells the operator once of a mirror that is asked although its
 // configuration does not name the capability.
 func (r Registry) warnOfCapability(ctx context.Context, h *remote.Host) {
 	if !r.IsMirror(h) || h.Capabilities.Has(docker.HostCapabilityReferrers) {
 		return
 	}
-	if _, known := warned.LoadOrStore(h.Host, true); !known {
+	if r.Notices.first(ofCapability, h.Host) {
 		log.G(ctx).WithField("host", h.Host).Warn(`referrers: the mirror is asked although its capabilities in hosts.toml do not name "referrers"; add it, so that the mirror comes before others that do not`)
 	}
 }
@@ -123,6 +138,7 @@ func (r Registry) warnOfCapability(ctx context.Context, h *remote.Host) {
 // lister lists the referrers of a subject at one host.
 type lister struct {
 	repo    *remote.Repository
+	notices *Notices
 	host    *remote.Host
 	subject digest.Digest
 	via     outcome.Endpoint
@@ -216,16 +232,13 @@ func (l *lister) keepNamespace(link *url.URL) *url.URL {
 	return link
 }
 
-// noted are the hosts that noteMissing told of, in the daemon's life.
-var noted sync.Map
-
 // noteMissing tells the operator once of a host that has no referrers endpoint, and
 // says so in another way than the specification's 404.
 func (l *lister) noteMissing(ctx context.Context, code int) {
 	if code == http.StatusNotFound {
 		return
 	}
-	if _, known := noted.LoadOrStore(l.host.Host, true); !known {
+	if l.notices.first(ofEndpoint, l.host.Host) {
 		log.G(ctx).WithField("host", l.host.Host).WithField("code", code).
 			Warn("referrers: the host's answer is taken to mean that it has no referrers endpoint; its fallback tags are asked for, and an image without one stays unknown")
 	}

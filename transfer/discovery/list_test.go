@@ -70,7 +70,7 @@ func registry(t *testing.T, name string, limits remote.Limits, hosts ...docker.R
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Registry{remote.New(spec, hosts, nil, limits)}
+	return Registry{Repository: remote.New(spec, hosts, nil, limits)}
 }
 
 // row is one thing that a registry may do, and what must be learnt from it.

@@ -28,8 +28,10 @@ func TestHostsAreWarnedAboutOnce(t *testing.T) {
 			var out bytes.Buffer
 			logger.SetOutput(&out)
 			ctx := log.WithLogger(t.Context(), logrus.NewEntry(logger))
+			var told Notices
 			for range 3 {
 				r := registry(t, upstream.Host(), quick, mirror.RegistryHost(pullResolve), upstream.RegistryHost(byDefault))
+				r.Notices = &told
 				if _, err := r.List(ctx, subject); err != nil {
 					t.Fatal(err)
 				}

@@ -19,7 +19,7 @@ type hosts struct {
 	gate      gate
 
 	mu    sync.Mutex
-	whole bool // see wholeTransport
+	resolveByGet bool // see resolveTransport
 	known map[string][]docker.RegistryHost
 }
 
@@ -49,8 +49,8 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 			remote.GuardTokens(host.Client)
 		}
 	}
-	if h.whole {
-		wrapWhole(configured)
+	if h.resolveByGet {
+		wrapResolve(configured)
 	}
 	if h.known == nil {
 		h.known = map[string][]docker.RegistryHost{}

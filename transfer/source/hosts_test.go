@@ -144,7 +144,7 @@ func TestHostsGuardTheirTokens(t *testing.T) {
 	}))
 	defer server.Close()
 	address := server.Listener.Addr().String()
-	h := &hosts{whole: true, configure: func(string) ([]docker.RegistryHost, error) {
+	h := &hosts{resolveByGet: true, configure: func(string) ([]docker.RegistryHost, error) {
 		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
 			if to != address {
 				t.Errorf("%s was connected to", to)

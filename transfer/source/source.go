@@ -45,6 +45,7 @@ type Source struct {
 	message  *transfertypes.OCIRegistry
 	header   http.Header
 	hosts    *hosts
+	memory   *Memory
 	resolver remotes.Resolver
 	// askCredentials asks the client, nil where it has none.
 	askCredentials func(host string) (string, string, error)
@@ -146,15 +147,15 @@ func (s *Source) Claim() *api.Selection {
 	return s.selection
 }
 
-// Whole has Resolve get the manifest, in place of asking for its digest alone, so
+// ResolveByGet has Resolve get the manifest, in place of asking for its digest alone, so
 // that the fetcher has it without another request. It is for images that are
 // not there: registries count the GET against their limits. It must come before
 // Resolve, on a source of the daemon's.
-func (s *Source) Whole() {
+func (s *Source) ResolveByGet() {
 	if s.hosts != nil {
 		s.hosts.mu.Lock()
 		defer s.hosts.mu.Unlock()
-		s.hosts.whole = true
+		s.hosts.resolveByGet = true
 	}
 }
 

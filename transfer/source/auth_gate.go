@@ -41,49 +41,62 @@ func (g *gate) wait() <-chan struct{} {
 }
 
 const (
-	// maxOpen is how many registries are remembered to ask for no authorization.
-	maxOpen = 256
-	// openTime is how long they are.
-	openTime = 10 * time.Minute
+	// maxAnonymous is how many registries are remembered to ask for no authorization.
+	maxAnonymous = 256
+	// anonymousTime is how long they are.
+	anonymousTime = 10 * time.Minute
 )
 
-// openRegistries are those whose last pull was not asked to authorize, with the time,
-// in the daemon's life. One that has changed its mind costs a 401 for each
-// request that did not wait.
-var openRegistries = struct {
-	sync.Mutex
-	since map[string]time.Time
-}{since: map[string]time.Time{}}
+// Memory is what the daemon remembers of registries between pulls: those whose last pull
+// was not asked to authorize, with the time. One that has changed its mind costs a 401
+// for each request that did not wait. Its zero value is ready; nil remembers nothing.
+type Memory struct {
+	mu        sync.Mutex
+	anonymous map[string]time.Time
+}
 
-func rememberOpen(registry string, open bool) {
-	openRegistries.Lock()
-	defer openRegistries.Unlock()
-	delete(openRegistries.since, registry)
-	if !open {
+func (m *Memory) setAnonymous(registry string, anonymous bool) {
+	if m == nil {
 		return
 	}
-	for oldest := range openRegistries.since { // any: a pull of it costs a round trip more
-		if len(openRegistries.since) < maxOpen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.anonymous, registry)
+	if !anonymous {
+		return
+	}
+	if m.anonymous == nil {
+		m.anonymous = map[string]time.Time{}
+	}
+	for other := range m.anonymous { // any: a pull of it costs a round trip more
+		if len(m.anonymous) < maxAnonymous {
 			break
 		}
-		delete(openRegistries.since, oldest)
+		delete(m.anonymous, other)
 	}
-	openRegistries.since[registry] = time.Now()
+	m.anonymous[registry] = time.Now()
 }
 
-func isOpen(registry string) bool {
-	openRegistries.Lock()
-	defer openRegistries.Unlock()
-	since, ok := openRegistries.since[registry]
-	return ok && time.Since(since) < openTime
+func (m *Memory) isAnonymous(registry string) bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	since, ok := m.anonymous[registry]
+	return ok && time.Since(since) < anonymousTime
 }
+
+// Remember has the source use and add to what is remembered of its registry. It must
+// come before Resolve.
+func (s *Source) Remember(m *Memory) { s.memory = m }
 
 // Ready returns a channel that is closed when requests to the registry may be made
 // beside the one that resolves the image: that one is authorized and on its way,
 // or the registry needs no authorization. It is never closed where resolving fails.
 // The source must be one of the daemon's.
 func (s *Source) Ready() <-chan struct{} {
-	if isOpen(s.registryName()) {
+	if s.memory.isAnonymous(s.registryName()) {
 		s.hosts.gate.open(false)
 	}
 	return s.hosts.gate.wait()
@@ -102,5 +115,5 @@ func (s *Source) resolved() {
 	s.hosts.gate.open(false)
 	s.hosts.gate.mu.Lock()
 	defer s.hosts.gate.mu.Unlock()
-	rememberOpen(s.registryName(), !s.hosts.gate.challenged)
+	s.memory.setAnonymous(s.registryName(), !s.hosts.gate.challenged)
 }

@@ -21,8 +21,8 @@ import (
 const resolvePull = docker.HostCapabilityPull | docker.HostCapabilityResolve
 
 // resolve resolves app:v1 at the hosts as a pull does, and fetches what it names.
-func resolve(ctx context.Context, whole bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
-	h := &hosts{whole: whole, configure: func(string) ([]docker.RegistryHost, error) { return slices.Clone(hostsOf), nil }}
+func resolve(ctx context.Context, byGet bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
+	h := &hosts{resolveByGet: byGet, configure: func(string) ([]docker.RegistryHost, error) { return slices.Clone(hostsOf), nil }}
 	defer h.close()
 	r := docker.NewResolver(docker.ResolverOptions{Hosts: h.get})
 	ref := hostsOf[0].Host + "/app:v1"
@@ -45,7 +45,7 @@ func resolve(ctx context.Context, whole bool, hostsOf ...docker.RegistryHost) (o
 
 // What a tag names is fetched with one request, where it can be trusted and kept;
 // else with those that containerd makes, and to the same end.
-func TestWhole(t *testing.T) {
+func TestResolveByGet(t *testing.T) {
 	const text = `{"schemaVersion":2}`
 	right := digest.FromString(text)
 	manifest := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text))
@@ -84,7 +84,7 @@ func TestWhole(t *testing.T) {
 }
 
 // Storage that manifests are redirected to may sign its addresses for one method.
-func TestWholeKeepsToTheMethodOfARedirect(t *testing.T) {
+func TestResolveByGetKeepsToTheMethodOfARedirect(t *testing.T) {
 	const text = `{"schemaVersion":2}`
 	right := digest.FromString(text)
 	for name, redirectsHead := range map[string]bool{"HEAD as well": true, "GET alone": false} {
@@ -129,7 +129,7 @@ func checkRequests(t *testing.T, s *hostile.Server, want ...string) {
 
 // Where the image is there, and where a mirror would be asked for the content that
 // the registry resolves, no manifest is fetched that may not be needed.
-func TestWholeIsLeftWhereItGainsNothing(t *testing.T) {
+func TestResolveByGetIsLeftWhereItGainsNothing(t *testing.T) {
 	const text = `{"schemaVersion":2}`
 	answer := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text)).With("Docker-Content-Digest", digest.FromString(text).String())
 	start := func() *hostile.Server {

@@ -22,34 +22,34 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// maxAhead is how many questions are asked ahead; the rest waits for its turn.
-const maxAhead = 64
+// maxPrefetched is how many questions are asked ahead; the rest waits for its turn.
+const maxPrefetched = 64
 
-// maxAheadBytes is how many bytes of listings, and of manifests that lie under tags, are kept
+// maxPrefetchedBytes is how many bytes of listings, and of manifests that lie under tags, are kept
 // ahead until the gather has read them; what is more is asked for again.
-const maxAheadBytes = 16 << 20
+const maxPrefetchedBytes = 16 << 20
 
-// ahead asks, while an image that is there is resolved anew, what its last pull asked
+// prefetch asks, while an image that is there is resolved anew, what its last pull asked
 // about its referrers, and has the answers when the gather asks. Where the image
 // and its referrers have not changed these are its questions, all of them, which
 // otherwise come one after the other: subject, referrer, referrer's referrer.
 // Where the image has changed they were in vain. The answers are the registry's,
 // of this pull.
-type ahead struct {
+type prefetch struct {
 	gather.Registry
 	cancel context.CancelFunc
 	slots  *semaphore.Weighted
 	wg     sync.WaitGroup
-	kept   atomic.Int64 // bytes of what has not been read
+	reserved atomic.Int64 // bytes of what has not been read
 
 	planned chan struct{} // closed when the maps are whole; they only lose entries then
 
 	mu       sync.Mutex // of the maps, once they are whole
-	listings map[digest.Digest]*earlyListing
-	tags     map[tagKey]*earlyTag
+	listings map[digest.Digest]*prefetchedListing
+	tags     map[tagKey]*prefetchedTag
 }
 
-type earlyListing struct {
+type prefetchedListing struct {
 	done    chan struct{}
 	listing discovery.Listing
 	err     error
@@ -62,15 +62,15 @@ type tagKey struct {
 	kind    discovery.CosignKind
 }
 
-type earlyTag struct {
+type prefetchedTag struct {
 	done    chan struct{}
 	found   *discovery.CosignArtifact
 	answers []outcome.Answer
 	bytes   int64
 }
 
-// askAhead is nil where there is nothing to ask, or it cannot be known.
-func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Image) *ahead {
+// prefetchAnswers is nil where there is nothing to ask, or it cannot be known.
+func (p *pull) prefetchAnswers(ctx context.Context, s *source.Source, image images.Image) *prefetch {
 	spec, err := reference.Parse(s.Image())
 	if err != nil {
 		return nil
@@ -84,24 +84,24 @@ func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Imag
 		return nil
 	}
 	reg.OnRequest(p.t.config.Metrics.Request)
-	a := &ahead{
+	a := &prefetch{
 		Registry: reg,
 		// No download is on its way yet, whose slots are free.
 		slots:   semaphore.NewWeighted(2 * int64(p.t.config.Limits.MaxConcurrentDownloads)),
-		planned: make(chan struct{}), listings: map[digest.Digest]*earlyListing{}, tags: map[tagKey]*earlyTag{},
+		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	ctx, a.cancel = context.WithCancel(ctx)
 	a.wg.Go(func() {
 		defer close(a.planned)
 		if err := a.plan(ctx, p.t, image, selection, s.Ready()); err != nil {
-			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is asked ahead")
+			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is prefetched")
 		}
 	})
 	return a
 }
 
 // plan asks what the last pull asked: it marked each subject.
-func (a *ahead) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
+func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
 	read, err := stored.Read(ctx, t.config.Store, image)
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func (a *ahead) plan(ctx context.Context, t *Transferrer, image images.Image, se
 }
 
 // referrers asks for the referrers of referrers.
-func (a *ahead) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, depth int, ready <-chan struct{}) {
+func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, depth int, ready <-chan struct{}) {
 	if depth < 1 {
 		return
 	}
@@ -158,7 +158,7 @@ func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []s
 }
 
 // ask makes the request when its time has come.
-func (a *ahead) ask(ctx context.Context, ready <-chan struct{}, done chan struct{}, request func()) {
+func (a *prefetch) ask(ctx context.Context, ready <-chan struct{}, done chan struct{}, request func()) {
 	a.wg.Go(func() {
 		defer close(done)
 		select {
@@ -174,15 +174,15 @@ func (a *ahead) ask(ctx context.Context, ready <-chan struct{}, done chan struct
 	})
 }
 
-func (a *ahead) list(ctx context.Context, subject digest.Digest, ready <-chan struct{}) {
-	if a.listings[subject] != nil || len(a.listings)+len(a.tags) == maxAhead {
+func (a *prefetch) list(ctx context.Context, subject digest.Digest, ready <-chan struct{}) {
+	if a.listings[subject] != nil || len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
-	e := &earlyListing{done: make(chan struct{}), err: context.Canceled}
+	e := &prefetchedListing{done: make(chan struct{}), err: context.Canceled}
 	a.listings[subject] = e
 	a.ask(ctx, ready, e.done, func() {
 		listing, err := a.Registry.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
-		if e.bytes = weight(listing); a.keep(e.bytes) {
+		if e.bytes = weight(listing); a.reserve(e.bytes) {
 			e.listing, e.err = listing, err
 		} else {
 			e.dropped = true
@@ -213,34 +213,34 @@ func weight(l discovery.Listing) int64 {
 	return int64(n)
 }
 
-// keep reports whether there is room for that much more.
-func (a *ahead) keep(bytes int64) bool {
-	if a.kept.Add(bytes) <= maxAheadBytes {
+// reserve reports whether there is room for that much more.
+func (a *prefetch) reserve(bytes int64) bool {
+	if a.reserved.Add(bytes) <= maxPrefetchedBytes {
 		return true
 	}
-	a.kept.Add(-bytes)
+	a.reserved.Add(-bytes)
 	return false
 }
 
-func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
-	if len(a.listings)+len(a.tags) == maxAhead {
+func (a *prefetch) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
+	if len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
-	e := &earlyTag{done: make(chan struct{})}
+	e := &prefetchedTag{done: make(chan struct{})}
 	a.tags[key] = e
 	a.ask(ctx, ready, e.done, func() {
 		found, answers := a.Registry.CosignTag(ctx, key.subject, key.kind)
 		if found != nil {
 			e.bytes = found.Size
 		}
-		if a.keep(e.bytes) {
+		if a.reserve(e.bytes) {
 			e.found, e.answers = found, answers
 		}
 	})
 }
 
 // ListEach implements gather.Registry.
-func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+func (a *prefetch) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
 	if err := wait(ctx, a.planned); err != nil {
 		return discovery.Listing{Subject: subject, Status: labels.Unknown}, err
 	}
@@ -254,16 +254,16 @@ func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func(
 	if e.dropped {
 		return a.Registry.ListEach(ctx, subject, found)
 	}
-	a.kept.Add(-e.bytes)
+	a.reserved.Add(-e.bytes)
 	found(e.listing.Referrers)
 	return e.listing, e.err
 }
 
 // CosignTag implements gather.Registry.
-func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
+func (a *prefetch) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
 	if wait(ctx, a.planned) == nil {
 		if e := take(a, a.tags, tagKey{subject, kind}); e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
-			a.kept.Add(-e.bytes)
+			a.reserved.Add(-e.bytes)
 			return e.found, e.answers
 		}
 	}
@@ -271,7 +271,7 @@ func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind disco
 }
 
 // take returns an answer and forgets it: it is read once, and the pull may go on for long.
-func take[K comparable, V any](a *ahead, answers map[K]*V, key K) *V {
+func take[K comparable, V any](a *prefetch, answers map[K]*V, key K) *V {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e := answers[key]
@@ -288,7 +288,7 @@ func wait(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-func (a *ahead) close() {
+func (a *prefetch) close() {
 	a.cancel()
 	a.wg.Wait()
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
-// wholeTransport saves a pull a round trip. containerd's resolver asks what a
+// resolveTransport saves a pull a round trip. containerd's resolver asks what a
 // reference names with HEAD, and its fetcher then gets the manifest of that digest;
 // here the first is a GET as well (OCI distribution-spec, "Pulling manifests"), and
 // the second is answered with what it brought. The fetcher verifies it as it does
@@ -23,7 +23,7 @@ import (
 // Registries count GETs of manifests against their limits, and not HEADs. A pull of
 // an image that is not there makes one either way; one of an image that is there
 // should keep to HEAD.
-type wholeTransport struct {
+type resolveTransport struct {
 	http.RoundTripper
 
 	mu   sync.Mutex
@@ -31,9 +31,9 @@ type wholeTransport struct {
 	data map[string][]byte
 }
 
-// wrapWhole puts the transport around that of the first host which may pull, if it
+// wrapResolve puts the transport around that of the first host which may pull, if it
 // may resolve: others are not the ones that the fetcher asks next.
-func wrapWhole(hosts []docker.RegistryHost) {
+func wrapResolve(hosts []docker.RegistryHost) {
 	for i, h := range hosts {
 		if !h.Capabilities.Has(docker.HostCapabilityPull) {
 			continue
@@ -46,14 +46,14 @@ func wrapWhole(hosts []docker.RegistryHost) {
 			inner = http.DefaultTransport
 		}
 		client := *h.Client
-		client.Transport = &wholeTransport{RoundTripper: inner, kept: map[string]*http.Response{}, data: map[string][]byte{}}
+		client.Transport = &resolveTransport{RoundTripper: inner, kept: map[string]*http.Response{}, data: map[string][]byte{}}
 		hosts[i].Client = &client
 		return
 	}
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" {
 		switch req.Method {
 		case http.MethodHead:
@@ -72,7 +72,7 @@ func (t *wholeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // resolve answers a HEAD with a GET. What cannot be kept, since it is too long, or
 // encoded, or not what the registry says, is asked for as containerd does.
-func (t *wholeTransport) resolve(req *http.Request) (*http.Response, error) {
+func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
 	get.Header.Set("Accept-Encoding", "identity")
@@ -106,7 +106,7 @@ func (t *wholeTransport) resolve(req *http.Request) (*http.Response, error) {
 }
 
 // take returns the answer that is kept for the request, once.
-func (t *wholeTransport) take(req *http.Request) *http.Response {
+func (t *resolveTransport) take(req *http.Request) *http.Response {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := address(req.URL, path.Base(req.URL.Path))
@@ -129,7 +129,7 @@ func address(u *url.URL, dgst string) string {
 }
 
 // CloseIdleConnections serves http.Client.CloseIdleConnections.
-func (t *wholeTransport) CloseIdleConnections() {
+func (t *resolveTransport) CloseIdleConnections() {
 	if c, ok := t.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}

@@ -28,23 +28,24 @@ func TestGate(t *testing.T) {
 }
 
 // What is remembered of registries is bounded, ends, and is forgotten once untrue.
-func TestOpenRegistries(t *testing.T) {
-	for i := range maxOpen + 10 {
-		rememberOpen(fmt.Sprintf("%d.example.com", i), true)
+func TestMemoryOfAnonymousRegistries(t *testing.T) {
+	m := &Memory{}
+	for i := range maxAnonymous + 10 {
+		m.setAnonymous(fmt.Sprintf("%d.example.com", i), true)
 	}
-	if n := len(openRegistries.since); n != maxOpen {
-		t.Errorf("%d registries are remembered, want %d", n, maxOpen)
+	if n := len(m.anonymous); n != maxAnonymous {
+		t.Errorf("%d registries are remembered, want %d", n, maxAnonymous)
 	}
-	rememberOpen("a.example.com", true)
-	if !isOpen("a.example.com") {
+	m.setAnonymous("a.example.com", true)
+	if !m.isAnonymous("a.example.com") {
 		t.Error("a registry is not remembered")
 	}
-	rememberOpen("a.example.com", false)
-	if isOpen("a.example.com") {
+	m.setAnonymous("a.example.com", false)
+	if m.isAnonymous("a.example.com") {
 		t.Error("a registry that asked for authorization is remembered")
 	}
-	openRegistries.since["b.example.com"] = time.Now().Add(-openTime)
-	if isOpen("b.example.com") {
+	m.anonymous["b.example.com"] = time.Now().Add(-anonymousTime)
+	if m.isAnonymous("b.example.com") {
 		t.Error("a registry is remembered for too long")
 	}
 }

@@ -55,13 +55,13 @@ func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ discovery.
 	return &discovery.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []outcome.Answer{{Status: labels.Present}}
 }
 
-func newAhead(t *testing.T, r *early) (a *ahead, ready chan struct{}) {
+func newPrefetch(t *testing.T, r *early) (a *prefetch, ready chan struct{}) {
 	t.Helper()
 	ready = make(chan struct{})
 	close(ready)
-	a = &ahead{
+	a = &prefetch{
 		Registry: r, cancel: func() {}, slots: semaphore.NewWeighted(1),
-		planned: make(chan struct{}), listings: map[digest.Digest]*earlyListing{}, tags: map[tagKey]*earlyTag{},
+		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	t.Cleanup(a.close)
 	return a, ready
@@ -76,9 +76,9 @@ func subjects(n int) []digest.Digest {
 }
 
 // A listing that was asked ahead is read once, and not held until the pull ends.
-func TestAheadForgetsWhatWasRead(t *testing.T) {
+func TestPrefetchForgetsWhatWasRead(t *testing.T) {
 	r := &early{entries: 10, bytes: 1 << 10}
-	a, ready := newAhead(t, r)
+	a, ready := newPrefetch(t, r)
 	all := subjects(4)
 	for _, s := range all {
 		a.list(t.Context(), s, ready)
@@ -87,7 +87,7 @@ func TestAheadForgetsWhatWasRead(t *testing.T) {
 	a.tag(t.Context(), tag, ready)
 	close(a.planned)
 	a.wg.Wait()
-	if a.kept.Load() == 0 {
+	if a.reserved.Load() == 0 {
 		t.Error("nothing is counted of what is kept")
 	}
 	for _, s := range all {
@@ -105,8 +105,8 @@ func TestAheadForgetsWhatWasRead(t *testing.T) {
 			t.Errorf("%s was asked about %d times, want once", s, n)
 		}
 	}
-	if len(a.listings) != 0 || len(a.tags) != 0 || a.kept.Load() != 0 {
-		t.Errorf("%d listings and %d tags of %d bytes are still held", len(a.listings), len(a.tags), a.kept.Load())
+	if len(a.listings) != 0 || len(a.tags) != 0 || a.reserved.Load() != 0 {
+		t.Errorf("%d listings and %d tags of %d bytes are still held", len(a.listings), len(a.tags), a.reserved.Load())
 	}
 	// What is asked about again is the registry's to answer.
 	if l, err := a.ListEach(t.Context(), all[0], func([]ocispec.Descriptor) {}); err != nil || len(l.Referrers) != r.entries || r.asked[all[0]] != 2 {
@@ -115,17 +115,17 @@ func TestAheadForgetsWhatWasRead(t *testing.T) {
 }
 
 // Listings count against what is kept ahead; those that have no room are asked for again.
-func TestAheadKeepsNoMoreThanItsLimit(t *testing.T) {
+func TestPrefetchKeepsNoMoreThanItsLimit(t *testing.T) {
 	r := &early{entries: discovery.MaxEntries}
-	a, ready := newAhead(t, r)
-	all := subjects(maxAhead)
+	a, ready := newPrefetch(t, r)
+	all := subjects(maxPrefetched)
 	for _, s := range all {
 		a.list(t.Context(), s, ready)
 	}
 	close(a.planned)
 	a.wg.Wait()
-	if kept := a.kept.Load(); kept > maxAheadBytes || kept < maxAheadBytes/2 {
-		t.Errorf("%d bytes are kept, the limit is %d", kept, maxAheadBytes)
+	if kept := a.reserved.Load(); kept > maxPrefetchedBytes || kept < maxPrefetchedBytes/2 {
+		t.Errorf("%d bytes are kept, the limit is %d", kept, maxPrefetchedBytes)
 	}
 	for _, e := range a.listings {
 		if e.dropped && e.listing.Referrers != nil {
@@ -145,7 +145,7 @@ func TestAheadKeepsNoMoreThanItsLimit(t *testing.T) {
 	if twice == 0 || twice == len(all) {
 		t.Errorf("%d of %d listings were asked for again, want those that had no room", twice, len(all))
 	}
-	if kept := a.kept.Load(); kept != 0 {
+	if kept := a.reserved.Load(); kept != 0 {
 		t.Errorf("%d bytes count as kept, and all were read", kept)
 	}
 }
