@@ -152,7 +152,7 @@ func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Trans
 			continue
 		}
 		config := copyConfig(r.Config)
-		if err := decodeForeign(settings, config); err != nil {
+		if _, err := decode(settings, config); err != nil {
 			return nil, fmt.Errorf("configuration of %s, table local: %w", pluginName, err)
 		}
 		lic := *ic
