@@ -79,9 +79,6 @@ const (
 	ViaFallbackTag Via = "fallback_tag"
 	// ViaCosignTag is a tag of cosign's own.
 	ViaCosignTag Via = "cosign_tag"
-	// ViaFetcher is containerd's own fetcher, which does not say which host
-	// it asked, nor how.
-	ViaFetcher Via = "fetcher"
 )
 
 // Answer is what one request taught.

@@ -14,7 +14,7 @@ import (
 type Outcome string
 
 // The outcomes. The first four are of pulls that went on: the worst status among
-// the image's own subjects.
+// the image's own subjects. Unknown is also a pull whose registry could not be asked.
 const (
 	Present   = Outcome(discovery.Present)
 	Absent    = Outcome(discovery.Absent)
@@ -38,7 +38,6 @@ var Outcomes = []Outcome{Present, Absent, Unknown, Truncated, Unselected, Unkept
 const (
 	hostRegistry = "registry"
 	hostMirror   = "mirror"
-	hostUntold   = "untold" // containerd's own fetcher does not say
 
 	otherSet = "other"
 	noCode   = "none"
@@ -84,10 +83,7 @@ func (m *Metrics) Request(op remote.Operation, code int) {
 }
 
 func hostKind(a discovery.Answer) string {
-	switch {
-	case a.Via == discovery.ViaFetcher:
-		return hostUntold
-	case a.Mirror:
+	if a.Mirror {
 		return hostMirror
 	}
 	return hostRegistry

@@ -84,7 +84,6 @@ func (m *Metrics) zero() {
 			m.listings.WithLabelValues(string(s), hostMirror, string(via))
 		}
 	}
-	m.listings.WithLabelValues(string(discovery.Unknown), hostUntold, string(discovery.ViaFetcher))
 	for _, s := range []string{policy.SetSignatures, policy.SetAttestations, policy.SetSBOMs, otherSet} {
 		m.taken.WithLabelValues(s)
 	}

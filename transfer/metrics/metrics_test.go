@@ -56,7 +56,7 @@ func TestLabelsAreBounded(t *testing.T) {
 			{Host: "a.test", Via: discovery.ViaFallbackTag, Status: discovery.Truncated},
 			{Host: "a.test", Status: discovery.Unknown}, // no host could be asked
 			{Host: "b.test", Via: discovery.ViaEndpoint, Status: discovery.Present, Mirror: true},
-			{Host: "any", Via: discovery.ViaFetcher, Status: discovery.Unknown},
+			{Host: "c.test", Via: discovery.ViaCosignTag, Status: discovery.Unknown},
 		},
 		Taken: []gather.Taken{
 			{Descriptor: ocispec.Descriptor{ArtifactType: "application/x.hostile"}},
@@ -79,7 +79,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		{"refusals_total", nil, 7},
 		{"listings_total", []string{"truncated", "registry", "fallback_tag"}, 1},
 		{"listings_total", []string{"present", "mirror", "endpoint"}, 1},
-		{"listings_total", []string{"unknown", "untold", "fetcher"}, 1},
+		{"listings_total", []string{"unknown", "registry", "cosign_tag"}, 1},
 		{"listings_total", nil, 3},
 		{"taken_total", []string{"other"}, 1},
 		{"taken_total", []string{"sboms"}, 1},
