@@ -91,7 +91,7 @@ soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say 
 	@mkdir -p $(TESTBIN)
 	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) TRANSFER_REFERRERS_KILLS=$(KILLS) TRANSFER_REFERRERS_PULLS=$(PULLS) TRANSFER_REFERRERS_SEED=$(SEED) \
-		$(GO) test -count=1 -v -timeout 3h -run '^(TestRow52|TestPullsLeakNothing)' .
+		$(GO) test -count=1 -v -timeout 3h -run '^(TestPullThatIsKilled|TestPullsLeakNothing)' .
 
 release: $(TOOLS)/cyclonedx-gomod ## dist/: archives for linux, bills of materials, checksums (VERSION=, ARCHS=)
 	TAGS='$(TAGS)' PATH="$(TOOLS):$$PATH" release/archive

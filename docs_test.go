@@ -2,7 +2,9 @@ package referrers
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -79,4 +81,86 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Every row of docs/hostile-input.md names its tests, or the page that says why there
+// is none; each is in the tree, in the package that the row names. A test that is
+// named after the number of a row would tell no one what it holds.
+func TestHostileInputNamesItsTests(t *testing.T) {
+	doc, err := os.ReadFile("docs/hostile-input.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := testsOfTheTree(t)
+	for name := range have {
+		if numbered.MatchString(name) {
+			t.Errorf("%s is named after a number, not for what it holds", name)
+		}
+	}
+	rows := 0
+	inTable := false // of tests
+	for line := range strings.Lines(string(doc)) {
+		switch {
+		case !strings.HasPrefix(line, "| "):
+			inTable = false
+			continue
+		case strings.HasSuffix(line, "| tests |\n"):
+			inTable = true
+			continue
+		case !inTable || strings.HasPrefix(line, "| ---"):
+			continue
+		}
+		rows++
+		cells := strings.Split(line, " | ")
+		input, tests := cells[0], cells[len(cells)-1]
+		named := testName.FindAllString(tests, -1)
+		switch {
+		case strings.Contains(line, "TODO-NAME"):
+			t.Errorf("docs/hostile-input.md: TODO-NAME stands where a test should: %s", input)
+		case len(named) == 0 && !strings.Contains(tests, "]("):
+			t.Errorf("docs/hostile-input.md: no test is named: %s", input)
+		}
+		for _, name := range named {
+			if !have[name] {
+				t.Errorf("docs/hostile-input.md: the tree has no %s: %s", name, input)
+			}
+		}
+		if rest := testName.ReplaceAllString(tests, ""); strings.Contains(rest, "Test") || strings.Contains(rest, "Fuzz") {
+			t.Errorf("docs/hostile-input.md: a test is named without its package: %s", input)
+		}
+	}
+	if rows < 50 {
+		t.Errorf("docs/hostile-input.md: %d rows with tests, the format of its tables has changed", rows)
+	}
+}
+
+var (
+	numbered = regexp.MustCompile(`\.TestRow\d`)
+	testName = regexp.MustCompile(`\b\w+\.(?:Test|Fuzz)\w+`)
+	packages = regexp.MustCompile(`(?m)^package (\w+)`)
+	function = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+)
+
+// testsOfTheTree are the tests of all modules, each with its package: "gather.TestCyclesEnd".
+func testsOfTheTree(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		pkg := packages.FindSubmatch(text)
+		for _, f := range function.FindAllSubmatch(text, -1) {
+			found[fmt.Sprintf("%s.%s", pkg[1], f[1])] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

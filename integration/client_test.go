@@ -19,8 +19,9 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	registries "github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 var amd64 = platforms.MustParse("linux/amd64")
@@ -107,9 +108,9 @@ func TestClientSelectionLiftsNoLimit(t *testing.T) {
 				t.Fatal(err)
 			}
 			read := ls(t, d, ref)
-			status := discovery.Truncated
+			status := labels.Truncated
 			if tc.name == "none" {
-				status = discovery.Present
+				status = labels.Present
 			}
 			if n := len(read.Referrers); n > tc.most || (tc.name != "max_total_size" && n != tc.most) || read.Status != status {
 				t.Errorf("%d referrers are stored, status %q; want %d, %q", n, read.Status, tc.most, status)

@@ -19,7 +19,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // onEverything is what the whole fixture gives a pull of linux/amd64.
@@ -96,7 +97,7 @@ func TestRepositoryWithoutReferrersPrunesNoOthers(t *testing.T) {
 	pull(t, d, reg.Host+"/app:v1")
 	pull(t, d, reg.Host+"/bare:v1")
 	wantKept(t, f, d, reg.Host+"/app:v1", onEverything...)
-	if read := ls(t, d, reg.Host+"/app:v1"); read.Status != discovery.Present {
+	if read := ls(t, d, reg.Host+"/app:v1"); read.Status != labels.Present {
 		t.Errorf("status is %q of an image that has referrers, in one repository of two", read.Status)
 	}
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
-// twins are two annotations that give the referrers of TestRow44 digests with the
-// same 12 hex digits. TRANSFER_REFERRERS_TWINS=1 go test -run TestRow44 . looks for
+// twins are two annotations that give the referrers of this test digests with the
+// same 12 hex digits. TRANSFER_REFERRERS_TWINS=1 go test -run TwelveDigits . looks for
 // them, in half a minute and 512 MiB.
 var twins = [2]uint32{0x97c3d5, 0xdf1549}
 
 func twin(n uint32) map[string]string { return map[string]string{"twin": fmt.Sprintf("%08x", n)} }
 
-// Row 44: two referrers whose digests share the digits that containerd's client
+// Two referrers whose digests share the digits that containerd's client
 // makes a label of live and die with their subject, both.
-func TestRow44DigestsThatShareTwelveDigits(t *testing.T) {
+func TestReferrersThatShareTwelveDigitsBothLive(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	if os.Getenv("TRANSFER_REFERRERS_TWINS") != "" {

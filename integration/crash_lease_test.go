@@ -22,11 +22,11 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
-// Row 52: what only a killed pull's lease holds, content and ingests, goes with
+// What only a killed pull's lease holds, content and ingests, goes with
 // the lease, and that expires by itself: the lease of a client that brings one, as
 // containerd's does, and the one that the daemon makes where the client brings none,
 // as CRI.
-func TestRow52LeaseOfAKilledPullExpires(t *testing.T) {
+func TestPullThatIsKilledLeavesNoLease(t *testing.T) {
 	for name, pull := range map[string]func(context.Context, *containerd.Client, string) error{
 		"the client's lease": func(ctx context.Context, client *containerd.Client, ref string) error {
 			return unpackedPull(ctx, client, ref, nil)

@@ -40,10 +40,10 @@ func long(t *testing.T, name string, short int) int {
 	return n
 }
 
-// Row 52: the daemon is killed at every step of a pull, again and again. What was
+// The daemon is killed at every step of a pull, again and again. What was
 // stored before stays, and the next pull succeeds whole. TRANSFER_REFERRERS_KILLS
 // says how often, TRANSFER_REFERRERS_SEED repeats a run.
-func TestRow52KilledInAPull(t *testing.T) {
+func TestPullThatIsKilledLosesNothing(t *testing.T) {
 	kills := long(t, "TRANSFER_REFERRERS_KILLS", 16)
 	seed := long(t, "TRANSFER_REFERRERS_SEED", int(time.Now().UnixNano()>>10))
 	c := newCrash(t, seed)

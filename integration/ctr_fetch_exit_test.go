@@ -7,7 +7,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // That there is nothing, that it is not known, and that nothing was asked are told
@@ -37,7 +38,7 @@ func TestFetchExitCodes(t *testing.T) {
 	if n := len(reg.Requests()); n != 0 {
 		t.Errorf("the registry was asked: %v", reg.Requests())
 	}
-	if read := ls(t, d, image); read.Status != discovery.Unknown {
+	if read := ls(t, d, image); read.Status != labels.Unknown {
 		t.Errorf("status %s", read.Status)
 	}
 }

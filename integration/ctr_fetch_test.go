@@ -5,12 +5,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/pkg/labels"
+	clabels "github.com/containerd/containerd/v2/pkg/labels"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // An image that was signed after it was pulled gets its signatures without another
@@ -22,7 +23,7 @@ func TestFetch(t *testing.T) {
 	image := reg.Host + "/app:v1"
 	d := startDaemon(t, active(everything))
 	pull(t, d, image, "--plain-http", "-u", "user:secret")
-	if read := ls(t, d, image); read.Status != discovery.Absent {
+	if read := ls(t, d, image); read.Status != labels.Absent {
 		t.Fatalf("before the fetch: %+v", read)
 	}
 	if err := f.PushReferrers(testContext(t), reg, "app"); err != nil {
@@ -48,7 +49,7 @@ func TestFetch(t *testing.T) {
 	collect(t, d)
 	read := ls(t, d, image)
 	wantNames(t, f, read, fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.SBOM+"/"+fixture.SBOMSignature, fixture.VEX)
-	if read.Status != discovery.Present || read.Digest != f.Get(fixture.Image).Digest {
+	if read.Status != labels.Present || read.Digest != f.Get(fixture.Image).Digest {
 		t.Errorf("the image is %s, %s", read.Digest, read.Status)
 	}
 	for _, name := range []string{fixture.CosignSignature, fixture.SBOM} {
@@ -57,7 +58,7 @@ func TestFetch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := info.Labels[labels.LabelDistributionSource+".127.0.0.1"]; got != "app" {
+		if got := info.Labels[clabels.LabelDistributionSource+".127.0.0.1"]; got != "app" {
 			t.Errorf("%s came from %q: %v", name, got, info.Labels)
 		}
 	}
@@ -145,7 +146,7 @@ func TestFetchKeeps(t *testing.T) {
 	reg.Fail(registry.ReferrersFail(403))
 	referrers(t, d, "fetch", "--format", "json", image).want(t, exitRefused, "HTTP 403")
 	read = ls(t, d, image)
-	if read.Status != discovery.Unknown {
+	if read.Status != labels.Unknown {
 		t.Errorf("status %s", read.Status)
 	}
 	wantNames(t, f, read, append(before, late.Digest.String())...)

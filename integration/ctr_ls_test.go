@@ -10,8 +10,9 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // Tree, table, JSON and digests show the same referrers, and what is known of each
@@ -145,7 +146,7 @@ func TestLsAll(t *testing.T) {
 		t.Fatalf("exit code %d, %v in %s", r.code, err, r.stdout)
 	}
 	for _, image := range list {
-		if broken := image.Name != arm; broken && (image.Status != discovery.Unknown || !strings.Contains(r.stderr, "image "+image.Name)) || image.Digest == "" {
+		if broken := image.Name != arm; broken && (image.Status != labels.Unknown || !strings.Contains(r.stderr, "image "+image.Name)) || image.Digest == "" {
 			t.Errorf("%+v; standard error %s", image, r.stderr)
 		}
 	}

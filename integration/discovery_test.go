@@ -16,8 +16,11 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // discoverer asks the registry as the daemon does.
@@ -63,7 +66,7 @@ func TestDiscoveryConformance(t *testing.T) {
 				}
 			}
 
-			if l := list(image.Digest); l.Status != discovery.Absent || len(l.Referrers) != 0 {
+			if l := list(image.Digest); l.Status != labels.Absent || len(l.Referrers) != 0 {
 				t.Errorf("an image without referrers is %q with %v", l.Status, l.Referrers)
 			}
 			wantRequests("an image without referrers", 1, 2)
@@ -71,7 +74,7 @@ func TestDiscoveryConformance(t *testing.T) {
 			tool(t, t.TempDir(), "regctl", "--host", "reg="+reg.Host+",tls=disabled", "artifact", "put",
 				"--artifact-type", "application/spdx+json", "--subject", reg.Host+"/app@"+amd64.Digest.String(), "-f", "/dev/null")
 			l := list(amd64.Digest)
-			if l.Status != discovery.Present || len(l.Referrers) != 1 {
+			if l.Status != labels.Present || len(l.Referrers) != 1 {
 				t.Fatalf("an image with a referrer is %q with %v: %v", l.Status, l.Referrers, l.Answers)
 			}
 			wantRequests("an image with a referrer", 1, 2)
@@ -87,14 +90,14 @@ func TestDiscoveryConformance(t *testing.T) {
 				t.Errorf("not what was attached: %s", data)
 			}
 
-			if l := list(digest.FromString("unheard of")); l.Status != discovery.Absent {
+			if l := list(digest.FromString("unheard of")); l.Status != labels.Absent {
 				t.Errorf("a subject that is unheard of is %q", l.Status)
 			}
 			reg.Fail(func(w http.ResponseWriter, _ *http.Request) bool {
 				w.WriteHeader(http.StatusForbidden)
 				return true
 			})
-			if l := list(image.Digest); l.Status != discovery.Unknown {
+			if l := list(image.Digest); l.Status != labels.Unknown {
 				t.Errorf("a registry that forbids is %q", l.Status)
 			}
 		})
@@ -113,16 +116,16 @@ func TestProducersAreClassified(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, d := range l.Referrers {
-			sets[f.Name(d.Digest)] = policy.SetOf(policy.Referrer{ArtifactType: d.ArtifactType, Annotations: d.Annotations})
+			sets[f.Name(d.Digest)] = artifact.SetOf(artifact.Referrer{ArtifactType: d.ArtifactType, Annotations: d.Annotations})
 		}
 	}
 	for name, want := range map[string]string{
-		fixture.CosignSignature: policy.SetSignatures,
-		fixture.CosignSBOM:      policy.SetAttestations,
-		fixture.Notation:        policy.SetSignatures,
-		fixture.SBOM:            policy.SetSBOMs,
-		fixture.SBOMARM64:       policy.SetSBOMs,
-		fixture.SBOMSignature:   policy.SetSignatures,
+		fixture.CosignSignature: artifact.SetSignatures,
+		fixture.CosignSBOM:      artifact.SetAttestations,
+		fixture.Notation:        artifact.SetSignatures,
+		fixture.SBOM:            artifact.SetSBOMs,
+		fixture.SBOMARM64:       artifact.SetSBOMs,
+		fixture.SBOMSignature:   artifact.SetSignatures,
 		fixture.VEX:             "",
 	} {
 		if got, ok := sets[name]; !ok || got != want {
@@ -136,9 +139,9 @@ func TestProducersAreClassified(t *testing.T) {
 func TestCosignV2(t *testing.T) {
 	f := loadFixture(t)
 	want := map[string]string{
-		fixture.LegacySignature:   policy.TypeCosignSignature,
-		fixture.LegacyAttestation: policy.TypeCosignAttestation,
-		fixture.LegacySBOM:        policy.TypeCosignSBOM,
+		fixture.LegacySignature:   artifact.TypeCosignSignature,
+		fixture.LegacyAttestation: artifact.TypeCosignAttestation,
+		fixture.LegacySBOM:        artifact.TypeCosignSBOM,
 	}
 	for _, kind := range []registry.Kind{registry.Olareg, registry.Distribution} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -189,7 +192,7 @@ func TestBuildKitAttestations(t *testing.T) {
 					t.Fatalf("%d referrers are stored, want 1: %+v", len(read.Referrers), read.Referrers)
 				}
 				r := read.Referrers[0]
-				if r.Digest != attestation.Digest || r.Subject != f.Get(fixture.AMD64).Digest || r.ArtifactType != policy.TypeBuildKitAttestation {
+				if r.Digest != attestation.Digest || r.Subject != f.Get(fixture.AMD64).Digest || r.ArtifactType != artifact.TypeBuildKitAttestation {
 					t.Errorf("stored is %+v", r)
 				}
 				collect(t, d)
@@ -254,7 +257,7 @@ func pushBuildKit(t *testing.T, f *fixture.Fixture, reg *registry.Registry, subj
 		}},
 	}
 	if subject {
-		m.ArtifactType = policy.TypeBuildKitAttestation
+		m.ArtifactType = artifact.TypeBuildKitAttestation
 		m.Subject = &ocispec.Descriptor{MediaType: amd64.MediaType, Digest: amd64.Digest, Size: amd64.Size}
 	}
 	attestation := put(t, reg, "", ocispec.MediaTypeImageManifest, m)

@@ -17,7 +17,8 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // storeRules are what a rule may say of a referrer that the store cannot take, and
@@ -32,9 +33,9 @@ var storeRules = []struct {
 	{"required", rule(`required = ["sboms"]`), false, "lacks referrers"},
 }
 
-// Row 50: a referrer that the disk has no room for. The rule decides, what was
+// A referrer that the disk has no room for. The rule decides, what was
 // written of it is gone, and where there is room again it comes.
-func TestRow50DiskFull(t *testing.T) {
+func TestDiskFullLeavesNoHalfReferrer(t *testing.T) {
 	for _, tc := range storeRules {
 		t.Run(tc.name, func(t *testing.T) {
 			reg := startRegistry(t, registry.Olareg)
@@ -73,9 +74,9 @@ func holdUntilUnpacked(t *testing.T, d *daemon.Daemon, reg *registry.Registry, i
 	})
 }
 
-// Row 50: a content store that has become read-only, likewise. The image itself is
+// A content store that has become read-only, likewise. The image itself is
 // there already, or else its own pull would fail.
-func TestRow50ReadOnlyStore(t *testing.T) {
+func TestReadOnlyStoreLeavesTheRuleToDecide(t *testing.T) {
 	for _, tc := range storeRules {
 		t.Run(tc.name, func(t *testing.T) {
 			reg := startRegistry(t, registry.Olareg)
@@ -114,7 +115,7 @@ func wantByRule(t *testing.T, d *daemon.Daemon, ref string, subject digest.Diges
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := d.Status(t.Context(), subject); got != string(discovery.Unknown) {
+		if got := d.Status(t.Context(), subject); got != string(labels.Unknown) {
 			t.Errorf("status is %q, want unknown", got)
 		}
 	} else {
@@ -136,15 +137,15 @@ func wantMadeGood(t *testing.T, d *daemon.Daemon, ref string, whole []digest.Dig
 	if lost := damaged(t, d, whole); len(lost) > 0 {
 		t.Errorf("not stored whole: %v", lost)
 	}
-	if read := ls(t, d, ref); read.Status != discovery.Present || len(read.Referrers) != 1 {
+	if read := ls(t, d, ref); read.Status != labels.Present || len(read.Referrers) != 1 {
 		t.Errorf("status %s, %d referrers, want one that is present", read.Status, len(read.Referrers))
 	}
 	wantClean(t, d)
 }
 
-// Row 50: not a byte is left, for the database neither, from a moment within the
+// Not a byte is left, for the database neither, from a moment within the
 // pull on. However that ends, the daemon lives, and the next pull is whole.
-func TestRow50NoByteLeft(t *testing.T) {
+func TestDaemonOutlivesAFullDisk(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	_, sbom := attach(t, reg, "app", image.Descriptor, "application/spdx+json", bytes.Repeat([]byte("sbom"), 1<<18))

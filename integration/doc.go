@@ -18,8 +18,7 @@
 //     containerd
 //   - pull, discovery, producers, requests, queries, airgap: what a pull finds,
 //     stores and asks
-//   - failure, hostile, liar, disk, collision, shared: what may go wrong; TestRowN is
-//     row N of the list of hostile input
+//   - failure, hostile, liar, disk, collision, shared: what may go wrong
 //   - refresh, ahead, collect, leak, crash: the lifetime of referrers
 //   - export, import, push: how they leave the node, and return
 //   - ctr, explain, readme, docs, troubleshooting: commands, and what the pages say of

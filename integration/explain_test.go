@@ -9,8 +9,11 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 func explained(t *testing.T, d *daemon.Daemon, args ...string) *explain.Explanation {
@@ -48,7 +51,7 @@ func TestExplain(t *testing.T) {
 	}
 	taken, left := map[string]string{}, map[string]string{}
 	for _, s := range e.Subjects {
-		if s.Status != discovery.Present || len(s.Answers) == 0 || s.Answers[0].Host != reg.Host || s.Answers[0].Code != 200 || s.Answers[0].Via != discovery.ViaEndpoint || s.Answers[0].Mirror {
+		if s.Status != labels.Present || len(s.Answers) == 0 || s.Answers[0].Host != reg.Host || s.Answers[0].Code != 200 || s.Answers[0].Via != outcome.EndpointReferrers || s.Answers[0].Mirror {
 			t.Errorf("subject %s: %+v", f.Name(s.Digest), s)
 		}
 		for _, r := range s.Taken {
@@ -57,7 +60,7 @@ func TestExplain(t *testing.T) {
 				t.Errorf("taken is %+v", r)
 			}
 		}
-		for _, r := range s.Left {
+		for _, r := range s.Skipped {
 			left[f.Name(r.Digest)] = r.Reason
 		}
 	}
@@ -98,7 +101,7 @@ func TestExplain(t *testing.T) {
 				t.Errorf("after the pull, of subject %s taken is %+v", f.Name(s.Digest), r)
 			}
 		}
-		for _, r := range s.Left {
+		for _, r := range s.Skipped {
 			if r.Stored {
 				t.Errorf("after the pull, of subject %s left is %+v", f.Name(s.Digest), r)
 			}
@@ -129,7 +132,7 @@ func TestExplainRefusal(t *testing.T) {
 		}
 	}
 	for _, s := range e.Subjects {
-		if s.Status != discovery.Unknown || s.Answers[0].Code != 403 {
+		if s.Status != labels.Unknown || s.Answers[0].Code != 403 {
 			t.Errorf("subject %+v", s)
 		}
 	}
@@ -154,7 +157,7 @@ func TestExplainStoredImageOfARegistryThatFails(t *testing.T) {
 		t.Fatalf("explained is %+v", e)
 	}
 	for _, s := range e.Subjects {
-		if s.Status != discovery.Unknown || s.Answers[0].Code != http.StatusForbidden {
+		if s.Status != labels.Unknown || s.Answers[0].Code != http.StatusForbidden {
 			t.Errorf("subject %+v", s)
 		}
 	}

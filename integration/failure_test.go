@@ -10,7 +10,8 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // forbiddenPlatform pushes an image without referrers to a registry that does not tell
@@ -32,25 +33,25 @@ func TestRegistryThatFails(t *testing.T) {
 		code   int // of the referrers endpoint; 0 = as it is
 		push   func(*fixture.Fixture, *testing.T, *registry.Registry)
 		rule   []string
-		status discovery.Status // of the image; "" = the pull fails
-		says   []string         // in the pull's error
+		status labels.Status // of the image; "" = the pull fails
+		says   []string      // in the pull's error
 	}{
-		{name: "503, warn", code: 503, rule: []string{`artifact_types = ["signatures"]`, `on_error = "warn"`}, status: discovery.Unknown},
+		{name: "503, warn", code: 503, rule: []string{`artifact_types = ["signatures"]`, `on_error = "warn"`}, status: labels.Unknown},
 		{name: "503, fail", code: 503, rule: []string{`artifact_types = ["signatures"]`, `on_error = "fail"`},
 			says: []string{"could not be learnt", `on_error = "fail"`, "HTTP 503", "rule 1"}},
 		{name: "503, required", code: 503, rule: []string{`required = ["signatures"]`},
 			says: []string{"lacks referrers", "signatures", "HTTP 503", "rule 1"}},
-		{name: "403, warn", code: 403, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Unknown},
-		{name: "429, warn", code: 429, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Unknown},
-		{name: "404 and no tag: absent", code: 404, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Absent},
+		{name: "403, warn", code: 403, rule: []string{`artifact_types = ["signatures"]`}, status: labels.Unknown},
+		{name: "429, warn", code: 429, rule: []string{`artifact_types = ["signatures"]`}, status: labels.Unknown},
+		{name: "404 and no tag: absent", code: 404, rule: []string{`artifact_types = ["signatures"]`}, status: labels.Absent},
 		{name: "404 and no tag, required", code: 404, rule: []string{`required = ["signatures"]`},
 			says: []string{"lacks referrers", "signatures", "absent"}},
 		{name: "listed, but none of the required type", rule: []string{`artifact_types = ["signatures"]`, `required = ["application/vnd.example.approval"]`},
 			says: []string{"lacks referrers", "application/vnd.example.approval"}},
 		{name: "no referrers at all, required", push: imageAlone, rule: []string{`required = ["signatures"]`},
 			says: []string{"lacks referrers", "absent"}},
-		{name: "no referrers at all", push: imageAlone, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Absent},
-		{name: "the index has none, the platform is a 403", push: forbiddenPlatform, rule: []string{`artifact_types = ["signatures"]`}, status: discovery.Unknown},
+		{name: "no referrers at all", push: imageAlone, rule: []string{`artifact_types = ["signatures"]`}, status: labels.Absent},
+		{name: "the index has none, the platform is a 403", push: forbiddenPlatform, rule: []string{`artifact_types = ["signatures"]`}, status: labels.Unknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +109,7 @@ func imageAlone(f *fixture.Fixture, t *testing.T, reg *registry.Registry) {
 	}
 }
 
-// Row 28: a referrer whose blob cannot be had, or has wrong bytes, leaves no half of
+// A referrer whose blob cannot be had, or has wrong bytes, leaves no half of
 // itself behind, and the subject's status tells. The next pull makes it good.
 func TestReferrerThatCannotBeFetched(t *testing.T) {
 	f := loadFixture(t)
@@ -140,7 +141,7 @@ func TestReferrerThatCannotBeFetched(t *testing.T) {
 		pull(t, d, image)
 		read := ls(t, d, image)
 		wantNames(t, f, read)
-		if got := d.Status(t.Context(), f.Get(fixture.AMD64).Digest); got != string(discovery.Unknown) {
+		if got := d.Status(t.Context(), f.Get(fixture.AMD64).Digest); got != string(labels.Unknown) {
 			t.Errorf("status of the platform manifest is %q, want unknown", got)
 		}
 		wantClean(t, d)

@@ -13,7 +13,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // Referrers that hang hold up neither their own image's layers nor other pulls,
@@ -72,7 +73,7 @@ func TestReferrersThatHang(t *testing.T) {
 			case <-time.After(25 * time.Second):
 				t.Fatal("the pull hangs with its referrers")
 			}
-			if read := ls(t, d, image); read.Status != discovery.Unknown {
+			if read := ls(t, d, image); read.Status != labels.Unknown {
 				t.Errorf("status is %q, want unknown", read.Status)
 			}
 			wantClean(t, d)
@@ -94,7 +95,7 @@ func TestRefusedPullLeavesTheStoredImageAlone(t *testing.T) {
 		t.Fatal("the pull succeeded")
 	}
 	after := ls(t, d, unsigned.Host+"/app:v1")
-	if after.Status != discovery.Absent || !after.Checked.Equal(before.Checked) || len(after.Referrers) != 0 {
+	if after.Status != labels.Absent || !after.Checked.Equal(before.Checked) || len(after.Referrers) != 0 {
 		t.Errorf("the image had %+v, now %+v", before, after)
 	}
 }

@@ -16,7 +16,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // layout is an OCI layout that is built by hand, for what no exporter writes.
@@ -158,7 +159,7 @@ func TestImportOfAttestations(t *testing.T) {
 		ctr(t, d, slices.Concat([]string{"images", "import", "--no-unpack"}, platform, []string{l.write()})...)
 		collect(t, d)
 		read := ls(t, d, "example.com/app:v1")
-		if len(read.Referrers) != 1 || read.Referrers[0].Digest != attestation.Digest || read.Referrers[0].ArtifactType != policy.TypeBuildKitAttestation {
+		if len(read.Referrers) != 1 || read.Referrers[0].Digest != attestation.Digest || read.Referrers[0].ArtifactType != artifact.TypeBuildKitAttestation {
 			t.Errorf("%s: %+v", platform, read.Referrers)
 		}
 	}

@@ -14,7 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // pushArtifact puts a referrer whose manifest and blobs are the test's own.
@@ -38,9 +39,9 @@ func described(mediaType, blob string) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(blob), Size: int64(len(blob))}
 }
 
-// Row 30: inline data that is not the content, in the listing and in the manifest,
+// Inline data that is not the content, in the listing and in the manifest,
 // is neither stored nor does it keep the content out.
-func TestRow30InlineDataThatLies(t *testing.T) {
+func TestInlineDataThatLiesIsNotStored(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const honest, forged = "the honest sbom", "a forged sbom!!"
@@ -74,15 +75,15 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 	if slices.Contains(contents(t, d), digest.FromString(forged)) {
 		t.Error("the forged content is stored")
 	}
-	if read := ls(t, d, ref); read.Status != discovery.Present || len(read.Referrers) != 1 {
+	if read := ls(t, d, ref); read.Status != labels.Present || len(read.Referrers) != 1 {
 		t.Errorf("status %s, %d referrers", read.Status, len(read.Referrers))
 	}
 	wantClean(t, d)
 }
 
-// Row 46: a referrer that looks like an image, config and layers, is stored and
+// A referrer that looks like an image, config and layers, is stored and
 // never unpacked, nor does it get a record of an image.
-func TestRow46ReferrerThatLooksLikeAnImage(t *testing.T) {
+func TestReferrerThatLooksLikeAnImageIsNotUnpacked(t *testing.T) {
 	reg := startRegistry(t, registry.Olareg)
 	image := pushSmall(t, reg, "app", "v1", "image")
 	const layer = "no tar, which would fail to unpack"

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // What oras and regctl attach is found in every registry: through the API where
@@ -49,7 +50,7 @@ func TestProducersAndRegistries(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("stored referrers:\n got %q\nwant %q", got, want)
 			}
-			if read.Status != discovery.Present {
+			if read.Status != labels.Present {
 				t.Errorf("status is %q, want present", read.Status)
 			}
 		})

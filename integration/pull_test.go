@@ -11,7 +11,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // A pull stores what the policy chooses of the index and of the platform that is
@@ -46,7 +47,7 @@ func TestPullStoresWhatPolicyChooses(t *testing.T) {
 			pull(t, d, image)
 			read := ls(t, d, image)
 			wantNames(t, f, read, tc.want...)
-			if want := discovery.Present; tc.want != nil && read.Status != want {
+			if want := labels.Present; tc.want != nil && read.Status != want {
 				t.Errorf("status is %q, want %q", read.Status, want)
 			}
 			// ctr takes manifest and configuration of other platforms, and no layer.

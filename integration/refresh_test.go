@@ -11,8 +11,9 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // A pull of an image that is there, and has not changed, changes nothing and costs
@@ -86,7 +87,7 @@ func TestPullAgainChanged(t *testing.T) {
 			if n := reg.Count("GET /v2/app/blobs/"); n != 1 {
 				t.Errorf("%d blobs were fetched, want the new one's alone: %v", n, reg.Requests())
 			}
-			if read.Status != discovery.Present || read.Checked.Before(first.Checked) {
+			if read.Status != labels.Present || read.Checked.Before(first.Checked) {
 				t.Errorf("status %s, checked %s after %s", read.Status, read.Checked, first.Checked)
 			}
 			if gone := f.Get(fixture.Notation); has(read, gone) == prune {
@@ -126,7 +127,7 @@ func TestPullAgainUnknown(t *testing.T) {
 	reg.Fail(registry.ReferrersFail(403))
 	pull(t, d, image)
 	read := ls(t, d, image)
-	if read.Status != discovery.Unknown {
+	if read.Status != labels.Unknown {
 		t.Errorf("status is %q, want unknown", read.Status)
 	}
 	wantNames(t, f, read, before...)

@@ -35,9 +35,9 @@ func fetches(reg *registries.Registry, digests []digest.Digest) map[digest.Diges
 	return out
 }
 
-// Row 54: two hundred pulls at once of indexes that share a manifest, and so its
+// Two hundred pulls at once of indexes that share a manifest, and so its
 // referrer: it is fetched once, and no pull fails.
-func TestRow54PullsAtOnceShareAReferrer(t *testing.T) {
+func TestPullsAtOnceFetchASharedReferrerOnce(t *testing.T) {
 	const pulls, indexes = 200, 10
 	reg := startRegistry(t, registries.Olareg)
 	shared := pushSmall(t, reg, "app", "manifest", "shared")
@@ -92,10 +92,10 @@ func contentPull(ctx context.Context, d *daemon.Daemon, ref string) error {
 	return d.Client.Transfer(ctx, src, image.NewStore(ref, image.WithPlatforms(amd64)))
 }
 
-// Row 55: what another namespace holds of referrers costs no request where the
+// What another namespace holds of referrers costs no request where the
 // store shares content; where it does not the namespace has to fetch it, as
 // containerd has it prove that it may. Each namespace keeps its own.
-func TestRow55ReferrersOfAnotherNamespace(t *testing.T) {
+func TestReferrersOfAnotherNamespaceAreShared(t *testing.T) {
 	f := loadFixture(t)
 	for _, policy := range []string{"shared", "isolated"} {
 		t.Run(policy, func(t *testing.T) {
@@ -153,9 +153,9 @@ func TestRow55ReferrersOfAnotherNamespace(t *testing.T) {
 	}
 }
 
-// Row 53: the image is removed while its referrers come in. The pull puts it there
+// The image is removed while its referrers come in. The pull puts it there
 // again, whole, and when that is removed too nothing is left.
-func TestRow53ImageRemovedWhileItIsPulled(t *testing.T) {
+func TestImageRemovedWhileItIsPulledComesWhole(t *testing.T) {
 	for name, flags := range map[string][]string{"rm": nil, "rm --sync": {"--sync"}} {
 		for again, first := range map[string]bool{"first pull": true, "pull of an image that is there": false} {
 			t.Run(name+", "+again, func(t *testing.T) {

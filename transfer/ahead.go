@@ -12,9 +12,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
@@ -63,7 +65,7 @@ type tagKey struct {
 type earlyTag struct {
 	done    chan struct{}
 	found   *discovery.CosignArtifact
-	answers []discovery.Answer
+	answers []outcome.Answer
 	bytes   int64
 }
 
@@ -81,11 +83,11 @@ func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Imag
 	if err != nil {
 		return nil
 	}
-	reg.OnRequest(p.t.Metrics.Request)
+	reg.OnRequest(p.t.config.Metrics.Request)
 	a := &ahead{
 		Registry: reg,
 		// No download is on its way yet, whose slots are free.
-		slots:   semaphore.NewWeighted(2 * int64(p.t.Limits.MaxConcurrentDownloads)),
+		slots:   semaphore.NewWeighted(2 * int64(p.t.config.Limits.MaxConcurrentDownloads)),
 		planned: make(chan struct{}), listings: map[digest.Digest]*earlyListing{}, tags: map[tagKey]*earlyTag{},
 	}
 	ctx, a.cancel = context.WithCancel(ctx)
@@ -100,7 +102,7 @@ func (p *pull) askAhead(ctx context.Context, s *source.Source, image images.Imag
 
 // plan asks what the last pull asked: it marked each subject.
 func (a *ahead) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
-	read, err := stored.Read(ctx, t.Store, image)
+	read, err := stored.Read(ctx, t.config.Store, image)
 	if err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (a *ahead) referrers(ctx context.Context, t *Transferrer, of []stored.Refer
 		return
 	}
 	for _, r := range of {
-		if info, err := t.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.Checked] != "" {
+		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.CheckedKey] != "" {
 			a.list(ctx, r.Digest, ready)
 			a.referrers(ctx, t, r.Referrers, depth-1, ready)
 		}
@@ -141,14 +143,14 @@ func (a *ahead) referrers(ctx context.Context, t *Transferrer, of []stored.Refer
 // asksTag reports whether the gather will ask for the tag of cosign's, if the listing is
 // as it was.
 func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []stored.Referrer, kind discovery.CosignKind, selection *policy.Selection) bool {
-	if t.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
+	if t.config.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
 		return false
 	}
-	set := policy.SetOf(policy.Referrer{ArtifactType: kind.ArtifactType})
+	set := artifact.SetOf(artifact.Referrer{ArtifactType: kind.ArtifactType})
 	for _, r := range of {
-		info, err := t.Store.Info(ctx, r.Digest)
-		if err == nil && info.Labels[labels.ArtifactType] == "" && t.Cosign == gather.CosignAuto &&
-			policy.SetOf(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) == set {
+		info, err := t.config.Store.Info(ctx, r.Digest)
+		if err == nil && info.Labels[labels.ArtifactTypeKey] == "" && t.config.Cosign == gather.CosignAuto &&
+			artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) == set {
 			return false // the listing has one
 		}
 	}
@@ -240,14 +242,14 @@ func (a *ahead) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 // ListEach implements gather.Registry.
 func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
 	if err := wait(ctx, a.planned); err != nil {
-		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
+		return discovery.Listing{Subject: subject, Status: labels.Unknown}, err
 	}
 	e := take(a, a.listings, subject)
 	if e == nil {
 		return a.Registry.ListEach(ctx, subject, found)
 	}
 	if err := wait(ctx, e.done); err != nil {
-		return discovery.Listing{Subject: subject, Status: discovery.Unknown}, err
+		return discovery.Listing{Subject: subject, Status: labels.Unknown}, err
 	}
 	if e.dropped {
 		return a.Registry.ListEach(ctx, subject, found)
@@ -258,7 +260,7 @@ func (a *ahead) ListEach(ctx context.Context, subject digest.Digest, found func(
 }
 
 // CosignTag implements gather.Registry.
-func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
+func (a *ahead) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
 	if wait(ctx, a.planned) == nil {
 		if e := take(a, a.tags, tagKey{subject, kind}); e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
 			a.kept.Add(-e.bytes)

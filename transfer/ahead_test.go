@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -37,7 +39,7 @@ func (e *early) count(subject digest.Digest) {
 
 func (e *early) ListEach(_ context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
 	e.count(subject)
-	l := discovery.Listing{Subject: subject, Status: discovery.Present}
+	l := discovery.Listing{Subject: subject, Status: labels.Present}
 	for n := range e.entries {
 		l.Referrers = append(l.Referrers, ocispec.Descriptor{
 			MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(subject, n)), Size: 7,
@@ -48,9 +50,9 @@ func (e *early) ListEach(_ context.Context, subject digest.Digest, found func([]
 	return l, nil
 }
 
-func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer) {
+func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
 	e.count(subject)
-	return &discovery.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []discovery.Answer{{Status: discovery.Present}}
+	return &discovery.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []outcome.Answer{{Status: labels.Present}}
 }
 
 func newAhead(t *testing.T, r *early) (a *ahead, ready chan struct{}) {

@@ -10,8 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // destination passes on every optional interface of an image store, for those that
@@ -59,11 +58,11 @@ type attestations struct {
 func (a *attestations) note(h images.HandlerFunc) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
-		if err == nil && images.IsIndexType(desc.MediaType) {
+		if err == nil && artifact.IsIndex(desc.MediaType) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			for _, child := range children {
-				if isAttestation(child) {
+				if artifact.IsBuildKitEntry(child) {
 					a.noted = append(a.noted, child)
 				}
 			}
@@ -78,19 +77,10 @@ func (a *attestations) of(manifest digest.Digest) []ocispec.Descriptor {
 	defer a.mu.Unlock()
 	var out []ocispec.Descriptor
 	for _, desc := range a.noted {
-		if desc.Annotations["vnd.docker.reference.digest"] == manifest.String() {
-			desc.ArtifactType = policy.TypeBuildKitAttestation
+		if artifact.BuildKitSubject(desc) == manifest {
+			desc.ArtifactType = artifact.TypeBuildKitAttestation
 			out = append(out, desc)
 		}
 	}
 	return out
-}
-
-// isAttestation tells BuildKit's attestation manifests, which lie in the image's index,
-// from the image's own (BuildKit, "Image Attestation Storage"). The annotation alone is
-// not enough: a manifest that a platform matches, or one that names none, can be run, and
-// must not get around what a rule requires by being called an attestation.
-func isAttestation(desc ocispec.Descriptor) bool {
-	return desc.Platform != nil && desc.Platform.OS == "unknown" && desc.Platform.Architecture == "unknown" &&
-		desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }

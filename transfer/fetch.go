@@ -84,7 +84,7 @@ func (p *pull) storedImage(ctx context.Context) (string, ocispec.Descriptor, err
 	if dgst == "" {
 		return "", ocispec.Descriptor{}, fmt.Errorf("image %s: name it with the digest that is stored, as in %s@sha256:...: %w", named.Image(), named.Image(), errdefs.ErrInvalidArgument)
 	}
-	if _, err := p.t.Store.Info(ctx, dgst); err != nil {
+	if _, err := p.t.config.Store.Info(ctx, dgst); err != nil {
 		return "", ocispec.Descriptor{}, fmt.Errorf("image %s is not stored; pull it, which brings its referrers: %w", named.Image(), err)
 	}
 	_, root, err := p.resolve(ctx)
@@ -102,7 +102,7 @@ func (p *pull) tellStored(ctx context.Context, root ocispec.Descriptor, dst *exp
 		wanted = orDefault(dst.Platforms())
 	}
 	t, err := p.tellManifests(ctx, root, wanted, func(ctx context.Context, desc ocispec.Descriptor) bool {
-		_, err := p.t.Store.Info(ctx, desc.Digest)
+		_, err := p.t.config.Store.Info(ctx, desc.Digest)
 		return err == nil
 	})
 	if err != nil {

@@ -112,7 +112,7 @@ func (b *bench) pull() *pull {
 	}
 	host := server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
 	p := &pull{
-		t: &Transferrer{Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
+		t: &Transferrer{config: Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
 		gather: gather.New(b.ctx, gather.Config{
 			Name: spec.String(), Store: b.store, Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
 			Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil, remote.Limits{})},

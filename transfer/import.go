@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -14,18 +15,26 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // importArchive lets the wrapped service import an archive. The referrers that it
 // carries become no images: they are tied to their subjects before an image record
 // is written.
 func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImporter, dst transfer.ImageStorer, opts ...transfer.Opt) error {
+	var config transfer.Config
+	for _, opt := range opts {
+		opt(&config)
+	}
+	progress := locked(config.Progress)
 	ctx, release, err := t.withLease(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return t.Local.Transfer(ctx, src, &importStore{destination: destination{dst}, store: t.Store}, opts...)
+	source := archive.NewSource(src)
+	d := &importStore{destination: destination{dst}, source: source, store: t.config.Store, progress: progress}
+	return t.config.Local.Transfer(ctx, source, d, transfer.WithProgress(progress))
 }
 
 // importStore is an import's destination, watched for the manifests that pass
@@ -33,12 +42,15 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 type importStore struct {
 	destination
 	attested attestations
+	source   *archive.Source
 	store    content.Store
+	progress transfer.ProgressFunc
 
 	mu       sync.Mutex
 	index    digest.Digest        // of the archive, the first that passes
 	walked   []digest.Digest      // manifests and indexes of images that are imported
-	carried  []ocispec.Descriptor // what the archive's index says are referrers
+	carried  []ocispec.Descriptor // the archive's referrers, each annotated with its subject
+	apart    []ocispec.Descriptor // entries of the archive's index that are no images
 	alone    bool                 // there is nothing else in it
 	restored bool
 }
@@ -48,7 +60,7 @@ func (d *importStore) ImageFilter(h images.HandlerFunc, store content.Store) ima
 	h = d.destination.ImageFilter(d.attested.note(d.setApart(h)), store)
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
-		if err == nil && (images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType)) {
+		if err == nil && artifact.IsReferrer(desc.MediaType) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.walked = append(d.walked, desc.Digest)
@@ -57,9 +69,8 @@ func (d *importStore) ImageFilter(h images.HandlerFunc, store content.Store) ima
 	}
 }
 
-// setApart takes the referrers out of the archive's index, which names them beside
-// the images (images.AnnotationManifestSubject). One that has a name of its own is
-// an image as well, as it is to containerd's client.
+// setApart takes what is no image out of the archive's index: the referrers that it names
+// beside the images, whatever name they bear, and the listings under fallback tags.
 func (d *importStore) setApart(h images.HandlerFunc) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
@@ -67,32 +78,40 @@ func (d *importStore) setApart(h images.HandlerFunc) images.HandlerFunc {
 		defer d.mu.Unlock()
 		if d.index == "" {
 			d.index = desc.Digest
+			if err := archive.CheckIndex(ctx, d.store, desc); err != nil {
+				return nil, err
+			}
 		}
 		if err != nil || desc.Digest != d.index {
 			return children, err
 		}
-		var named []ocispec.Descriptor
-		for _, child := range children {
-			if isCarried(child) {
-				d.carried = append(d.carried, child)
-			}
-			if !isCarried(child) || isNamed(child) {
-				named = append(named, child)
-			}
-		}
-		if d.alone = len(named) == 0 && len(d.carried) > 0; d.alone {
-			return children, nil // containerd imports no archive of nothing
-		}
-		return named, nil
+		return d.sort(ctx, children), nil
 	}
 }
 
-func isCarried(desc ocispec.Descriptor) bool {
-	return desc.Annotations[images.AnnotationManifestSubject] != ""
-}
-
-func isNamed(desc ocispec.Descriptor) bool {
-	return desc.Annotations[images.AnnotationImageName] != "" || desc.Annotations[ocispec.AnnotationRefName] != ""
+// sort returns the entries of the archive's index that may be images.
+func (d *importStore) sort(ctx context.Context, entries []ocispec.Descriptor) []ocispec.Descriptor {
+	found, subjects := d.source.Referrers(ctx, d.store)
+	var rest []ocispec.Descriptor
+	for _, entry := range entries {
+		switch {
+		case archive.Subject(entry) != "":
+			d.carried = append(d.carried, entry)
+			d.apart = append(d.apart, entry)
+		case archive.IsListing(entry), archive.Name(entry) == "" && subjects[entry.Digest] != "":
+			d.apart = append(d.apart, entry)
+		default:
+			rest = append(rest, entry)
+		}
+	}
+	for _, desc := range found {
+		desc.Annotations = map[string]string{images.AnnotationManifestSubject: subjects[desc.Digest].String()}
+		d.carried = append(d.carried, desc)
+	}
+	if d.alone = len(rest) == 0 && len(d.carried) > 0; d.alone {
+		return entries // containerd imports no archive of nothing
+	}
+	return rest
 }
 
 // Store implements transfer.ImageStorer. All content is there when it is first
@@ -101,14 +120,21 @@ func (d *importStore) Store(ctx context.Context, desc ocispec.Descriptor, store 
 	if err := d.restore(ctx); err != nil {
 		return nil, err
 	}
-	if isCarried(desc) && !isNamed(desc) {
+	if d.isApart(desc) {
 		return nil, nil
 	}
 	imgs, err := d.ImageStorer.Store(ctx, desc, store)
 	if err == nil && len(imgs) > 0 && desc.Digest == d.index {
-		err = archive.Keep(ctx, d.store, desc.Digest, d.carried)
+		err = archive.Keep(ctx, d.store, desc.Digest, d.apart)
 	}
 	return imgs, err
+}
+
+// isApart reports whether an entry of the archive's index is no image.
+func (d *importStore) isApart(desc ocispec.Descriptor) bool {
+	return slices.ContainsFunc(d.apart, func(entry ocispec.Descriptor) bool {
+		return entry.Digest == desc.Digest && archive.Name(entry) == archive.Name(desc) && archive.Subject(entry) == archive.Subject(desc)
+	})
 }
 
 // restore ties, once, what the archive carries to the images that come in.
@@ -136,6 +162,9 @@ func (d *importStore) restore(ctx context.Context) error {
 	}
 	if n > 0 {
 		log.G(ctx).WithField("index", d.index).WithField("restored", n).Info("referrers: imported")
+		if d.progress != nil {
+			d.progress(transfer.Progress{Event: fmt.Sprintf("Tied %d referrers", n)})
+		}
 	}
 	return err
 }
@@ -145,7 +174,7 @@ func (d *importStore) restore(ctx context.Context) error {
 func (d *importStore) storedSubjects(ctx context.Context) []digest.Digest {
 	var out []digest.Digest
 	for _, desc := range d.carried {
-		subject, err := digest.Parse(desc.Annotations[images.AnnotationManifestSubject])
+		subject, err := digest.Parse(archive.Subject(desc).String())
 		if err != nil {
 			continue
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -34,12 +34,12 @@ func (p *pull) resolve(ctx context.Context) (string, ocispec.Descriptor, error) 
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
-	info, err := p.t.Store.Info(ctx, spec.Digest())
+	info, err := p.t.config.Store.Info(ctx, spec.Digest())
 	if spec.Digest() == "" || err != nil {
 		return s.Resolve(ctx)
 	}
 	desc := ocispec.Descriptor{Digest: info.Digest, Size: info.Size}
-	m, err := stored.Manifest(ctx, p.t.Store, desc)
+	m, err := stored.Manifest(ctx, p.t.config.Store, desc)
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
@@ -59,15 +59,15 @@ type told struct {
 // platforms means all. of, if not nil, narrows what the indexes name.
 func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, wanted []ocispec.Platform, of func(context.Context, ocispec.Descriptor) bool) (*told, error) {
 	out := &told{platformOf: map[string]string{}}
-	if !images.IsIndexType(root.MediaType) {
+	if !artifact.IsIndex(root.MediaType) {
 		out.manifests = 1
 		return out, nil
 	}
 	var attested attestations
 	matches := matcher(wanted)
 	children := images.FilterPlatforms(attested.note(out.note(p.narrowed(of))), matches)
-	err := stored.Walk(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		if !images.IsIndexType(desc.MediaType) {
+	err := stored.WalkImage(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if !artifact.IsIndex(desc.MediaType) {
 			return nil, nil
 		}
 		below, err := children(ctx, desc)
@@ -102,7 +102,7 @@ func (p *pull) narrowed(of func(context.Context, ocispec.Descriptor) bool) image
 			if err := c.Digest.Validate(); err != nil {
 				return nil, fmt.Errorf("it names a manifest by the digest %.80q: %w: %w", c.Digest, err, errdefs.ErrInvalidArgument)
 			}
-			if of == nil || isAttestation(c) || of(ctx, c) {
+			if of == nil || artifact.IsBuildKitEntry(c) || of(ctx, c) {
 				out = append(out, c)
 			}
 		}
@@ -115,7 +115,7 @@ func (t *told) note(h images.HandlerFunc) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
 		for _, c := range children {
-			if c.Platform != nil && !isAttestation(c) {
+			if c.Platform != nil && !artifact.IsBuildKitEntry(c) {
 				t.named = append(t.named, platforms.FormatAll(*c.Platform))
 			}
 		}
@@ -125,7 +125,7 @@ func (t *told) note(h images.HandlerFunc) images.HandlerFunc {
 
 func (t *told) add(children []ocispec.Descriptor) {
 	for _, c := range children {
-		if isAttestation(c) {
+		if artifact.IsBuildKitEntry(c) {
 			continue
 		}
 		if images.IsManifestType(c.MediaType) {
@@ -142,7 +142,7 @@ func (t *told) noneFor(wanted []ocispec.Platform, image string) error {
 	named := "no platform"
 	if len(t.named) > 0 {
 		slices.Sort(t.named)
-		named = discovery.Shorten(strings.Join(slices.Compact(t.named), ", "))
+		named = outcome.Shorten(strings.Join(slices.Compact(t.named), ", "))
 	}
 	return fmt.Errorf("image %s has no manifest for %s: its index names %s: %w", image, platformNames(wanted), named, errdefs.ErrNotFound)
 }
@@ -158,15 +158,15 @@ func orDefault(wanted []ocispec.Platform) []ocispec.Platform {
 // read returns the image's index: from the store, or from the registry. It is
 // verified in either case, since a disk can fail as well.
 func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if err := remote.Check(desc, remote.MaxManifestSize); err != nil {
+	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
 		return nil, err
 	}
-	if _, err := p.t.Store.Info(ctx, desc.Digest); err == nil {
-		data, err := stored.ReadManifest(ctx, p.t.Store, desc)
+	if _, err := p.t.config.Store.Info(ctx, desc.Digest); err == nil {
+		data, err := stored.ReadManifest(ctx, p.t.config.Store, desc)
 		if err != nil {
 			return nil, err
 		}
-		return data, remote.Verify(data, desc)
+		return data, artifact.Verify(data, desc)
 	}
 	f, err := p.src.Fetcher(ctx, p.name)
 	if err != nil {
@@ -180,5 +180,5 @@ func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error
 	if err := errors.Join(err, rc.Close()); err != nil {
 		return nil, err
 	}
-	return data, remote.Verify(data, desc)
+	return data, artifact.Verify(data, desc)
 }

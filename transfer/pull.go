@@ -44,13 +44,13 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 		p, err = &pull{t: t, src: src, progress: progress, unopened: err}, nil
 	}
 	if err != nil {
-		t.Metrics.Pull(metrics.Failed)
+		t.config.Metrics.Pull(metrics.Failed)
 		return err
 	}
 	defer p.close()
 	p.expect(ctx)
-	err = t.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
-	t.Metrics.Pull(p.ended(err))
+	err = t.config.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
+	t.config.Metrics.Pull(p.ended(err))
 	return err
 }
 
@@ -66,14 +66,14 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 // request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
 	s, ok := p.src.(*source.Source)
-	if !ok || p.unopened != nil || p.t.Images == nil {
+	if !ok || p.unopened != nil || p.t.config.Images == nil {
 		return
 	}
-	image, err := p.t.Images.Get(ctx, s.Image())
+	image, err := p.t.config.Images.Get(ctx, s.Image())
 	switch {
 	case errdefs.IsNotFound(err):
 		if spec, err := reference.Parse(s.Image()); err == nil && spec.Digest() != "" {
-			if _, err := p.t.Store.Info(ctx, spec.Digest()); err == nil {
+			if _, err := p.t.config.Store.Info(ctx, spec.Digest()); err == nil {
 				return // its manifest is there, under another name
 			}
 		}
@@ -145,10 +145,10 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 	p.gather = gather.New(ctx, gather.Config{
 		Name:      name,
 		Registry:  reg,
-		Store:     p.t.Store,
+		Store:     p.t.config.Store,
 		Selection: p.selection,
-		Limits:    p.t.Limits,
-		Cosign:    p.t.Cosign,
+		Limits:    p.t.config.Limits,
+		Cosign:    p.t.config.Cosign,
 		Progress:  p.progress,
 		Dry:       p.dry,
 		Keep:      p.keep,
@@ -159,7 +159,7 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 
 // selects returns what the pull asks for of the repository.
 func (p *pull) selects(repository string) (*policy.Selection, error) {
-	s, err := p.t.Policy.Select(repository, p.claim.GetArtifactTypes())
+	s, err := p.t.config.Policy.Select(repository, p.claim.GetArtifactTypes())
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (p *pull) registry() (gather.Registry, error) {
 	}
 	r, err := p.src.(*source.Source).Registry()
 	if err == nil {
-		r.OnRequest(p.t.Metrics.Request)
+		r.OnRequest(p.t.config.Metrics.Request)
 	}
 	return r, err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // The wrapped service sees a pull's source and destination through these two.
@@ -69,11 +70,11 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 // tellChildren tells the gather of what an index of the image names and the pull is
 // for, and of the attestations of that.
 func (p *pull) tellChildren(index ocispec.Descriptor, children []ocispec.Descriptor, wanted platforms.Matcher, attested *attestations) {
-	if p.gather == nil || !images.IsIndexType(index.MediaType) {
+	if p.gather == nil || !artifact.IsIndex(index.MediaType) {
 		return
 	}
 	for _, child := range children {
-		if isAttestation(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
+		if artifact.IsBuildKitEntry(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
 			continue
 		}
 		p.gather.Image(child, index.Digest)

@@ -10,22 +10,22 @@ import (
 
 	"github.com/containerd/log"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // report tells the operator of a pull whose referrers are in, or given up: one line
 // with the outcome, the metrics, and what the pull ends with unless more happens.
 // refused is why a rule refuses the pull, or nil.
-func (p *pull) report(ctx context.Context, outcome *gather.Outcome, waited time.Duration, refused error) {
-	p.t.Metrics.Gathered(outcome, waited)
-	status := imageStatus(outcome)
+func (p *pull) report(ctx context.Context, out *outcome.Outcome, waited time.Duration, refused error) {
+	p.t.config.Metrics.Gathered(out, waited)
+	status := out.Status()
 	p.outcome = metrics.Outcome(status)
 	if refused != nil {
 		p.outcome = metrics.Refused
 	}
-	p.logSubjects(ctx, outcome)
+	p.logSubjects(ctx, out)
 
 	fields := log.Fields{
 		"image":     p.name,
@@ -33,40 +33,40 @@ func (p *pull) report(ctx context.Context, outcome *gather.Outcome, waited time.
 		"selection": p.selection.Origin(),
 		"outcome":   p.outcome,
 		"status":    status,
-		"bytes":     outcome.Bytes,
+		"bytes":     out.Bytes,
 		"waited":    waited.Round(time.Millisecond).String(),
-		"subjects":  len(outcome.Subjects),
+		"subjects":  len(out.Subjects),
 	}
-	for _, s := range []discovery.Status{discovery.Present, discovery.Absent, discovery.Unknown, discovery.Truncated} {
+	for _, s := range []labels.Status{labels.Present, labels.Absent, labels.Unknown, labels.Truncated} {
 		fields[string(s)] = 0
 	}
 	taken := 0
 	var why []string
-	for _, s := range outcome.Subjects {
+	for _, s := range out.Subjects {
 		taken += len(s.Taken)
 		fields[string(s.Status)] = fields[string(s.Status)].(int) + 1
-		if s.Image && notWhole(s.Status) {
+		if s.Image && s.Status.Incomplete() {
 			why = append(why, firstDoubt(s))
 		}
 	}
 	fields["taken"] = taken
 	if len(why) > 0 {
-		fields["why"] = discovery.Shorten(strings.Join(slices.Compact(why), " | "))
+		fields["why"] = outcome.Shorten(strings.Join(slices.Compact(why), " | "))
 	}
-	if limits := outcome.Refusals(); len(limits) > 0 {
+	if limits := out.Refusals(); len(limits) > 0 {
 		fields["limits"] = limitCounts(limits)
 	}
 	if refused != nil {
-		fields["refused"] = discovery.Shorten(refused.Error())
+		fields["refused"] = outcome.Shorten(refused.Error())
 	}
 	log.G(ctx).WithFields(fields).Info("referrers: gathered")
 }
 
 // logSubjects writes a line for every subject of the image that is not known in
 // full.
-func (p *pull) logSubjects(ctx context.Context, outcome *gather.Outcome) {
-	for _, s := range outcome.Subjects {
-		if !notWhole(s.Status) {
+func (p *pull) logSubjects(ctx context.Context, out *outcome.Outcome) {
+	for _, s := range out.Subjects {
+		if !s.Status.Incomplete() {
 			continue
 		}
 		level := log.DebugLevel // of a hundred referrers' referrers
@@ -79,7 +79,7 @@ func (p *pull) logSubjects(ctx context.Context, outcome *gather.Outcome) {
 }
 
 // firstDoubt says in short why a subject is not known in full.
-func firstDoubt(s gather.Subject) string {
+func firstDoubt(s outcome.Subject) string {
 	doubts := s.Doubts()
 	switch len(doubts) {
 	case 0:
@@ -90,25 +90,8 @@ func firstDoubt(s gather.Subject) string {
 	return fmt.Sprintf("%s, and %d more", doubts[0], len(doubts)-1)
 }
 
-func notWhole(s discovery.Status) bool { return s == discovery.Unknown || s == discovery.Truncated }
-
-// imageStatus is the worst among the image's own subjects. One with more manifests than
-// were asked about is truncated at least.
-func imageStatus(outcome *gather.Outcome) discovery.Status {
-	status := discovery.Status("")
-	if outcome.Unasked > 0 {
-		status = discovery.Truncated
-	}
-	for _, s := range outcome.Subjects {
-		if s.Image {
-			status = status.Worse(s.Status)
-		}
-	}
-	return status
-}
-
 // limitCounts writes "max_blob_size=2 timeout=1".
-func limitCounts(limits map[gather.Limit]int) string {
+func limitCounts(limits map[outcome.Limit]int) string {
 	var parts []string
 	for _, l := range slices.Sorted(maps.Keys(limits)) {
 		parts = append(parts, fmt.Sprintf("%s=%d", l, limits[l]))

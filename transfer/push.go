@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
@@ -26,8 +27,8 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	if s, ok := dst.(*source.Source); ok {
 		selection = s.Claim()
 	}
-	if !t.Push && selection == nil {
-		return t.Local.Transfer(ctx, src, dst, opts...)
+	if !t.config.Push && selection == nil {
+		return t.config.Local.Transfer(ctx, src, dst, opts...)
 	}
 	ctx, cancel := context.WithCancel(ctx) // ends the destination's streams
 	defer cancel()
@@ -48,10 +49,10 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	}
 	progress := &pushProgress{send: locked(config.Progress)}
 	pushed := &pushDestination{ImagePusher: registry}
-	if err := t.Local.Transfer(ctx, src, pushed, transfer.WithProgress(progress.image())); err != nil {
+	if err := t.config.Local.Transfer(ctx, src, pushed, transfer.WithProgress(progress.image())); err != nil {
 		return err
 	}
-	carried, err := t.pushReferrers(ctx, src, pushed, push.Config{Admit: admit, Progress: progress.send})
+	carried, err := t.pushReferrers(ctx, src, pushed, push.Config{Admit: admit, Locks: &t.pushLocks, Progress: progress.send})
 	if err != nil {
 		return fmt.Errorf("image %s has been pushed, but not all of its referrers: %w; push again once that is mended, select others with ctr referrers push --artifact-type, or leave all behind with push = false", registry.Image(), err)
 	}
@@ -62,7 +63,7 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 
 // admits returns what a client's selection lets through. The operator's rules are
 // about what to take; what they took may be carried.
-func admits(image string, selection *api.Selection) (func(policy.Referrer) bool, error) {
+func admits(image string, selection *api.Selection) (func(artifact.Referrer) bool, error) {
 	if len(selection.GetArtifactTypes()) == 0 {
 		return nil, nil
 	}
@@ -74,13 +75,13 @@ func admits(image string, selection *api.Selection) (func(policy.Referrer) bool,
 	if err != nil {
 		return nil, err
 	}
-	return func(r policy.Referrer) bool { return s.DecideManifest(r).Verdict == policy.Take }, nil
+	return func(r artifact.Referrer) bool { return s.DecideManifest(r).Verdict == policy.Take }, nil
 }
 
 func (t *Transferrer) pushReferrers(ctx context.Context, src transfer.ImageGetter, pushed *pushDestination, config push.Config) (int, error) {
 	registry := pushed.ImagePusher.(*source.Source)
 	config.Image = images.Image{Name: registry.Image(), Target: pushed.target}
-	config.Store = t.Store
+	config.Store = t.config.Store
 	if g, ok := src.(transfer.ImagePlatformsGetter); ok {
 		if wanted := g.Platforms(); len(wanted) > 0 {
 			config.Platforms = platforms.Any(wanted...)

@@ -22,6 +22,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/push"
 )
 
 // Config is what a Transferrer works with.
@@ -49,13 +50,14 @@ type Config struct {
 // Transferrer is a transfer.Transferrer whose pulls bring the image's referrers and
 // whose pushes carry them.
 type Transferrer struct {
-	Config
+	config    Config
+	pushLocks push.Locks
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
-func New(config Config) *Transferrer { return &Transferrer{Config: config} }
+func New(config Config) *Transferrer { return &Transferrer{config: config} }
 
 // Transfer implements transfer.Transferrer. The combinations of source and
 // destination are those of the wrapped service.
@@ -73,7 +75,7 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 	case transfer.ImageGetter:
 		switch d := dst.(type) {
 		case *archive.Stream:
-			if t.Export {
+			if t.config.Export {
 				dst = d.WithReferrers()
 			}
 		case transfer.ImagePusher:
@@ -84,7 +86,7 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 			return t.importArchive(ctx, s, d, opts...)
 		}
 	}
-	return t.Local.Transfer(ctx, src, dst, opts...)
+	return t.config.Local.Transfer(ctx, src, dst, opts...)
 }
 
 // leaseTime is how long a lease outlives a daemon that was killed in a pull; it
@@ -94,10 +96,10 @@ const leaseTime = 24 * time.Hour
 // withLease puts a lease around the whole pull, so that it ends after the last
 // referrer is tied or given up. The wrapped service uses the one it finds.
 func (t *Transferrer) withLease(ctx context.Context) (context.Context, func(), error) {
-	if _, ok := leases.FromContext(ctx); ok || t.Leases == nil {
+	if _, ok := leases.FromContext(ctx); ok || t.config.Leases == nil {
 		return ctx, func() {}, nil
 	}
-	l, err := t.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
+	l, err := t.config.Leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,7 +107,7 @@ func (t *Transferrer) withLease(ctx context.Context) (context.Context, func(), e
 		// A pull that was cancelled must not keep its lease for a day.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		_ = t.Leases.Delete(ctx, l) // it expires in any case
+		_ = t.config.Leases.Delete(ctx, l) // it expires in any case
 	}, nil
 }
 

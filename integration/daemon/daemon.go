@@ -394,5 +394,5 @@ func (d *Daemon) Status(ctx context.Context, subject digest.Digest) string {
 	if err != nil {
 		return err.Error()
 	}
-	return info.Labels[labels.Status]
+	return info.Labels[labels.StatusKey]
 }

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -19,18 +21,14 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// exportWithReferrers exports with containerd's archive package, which asks for
-// the referrers of platform manifests but never of the index. Those it adds on
-// the way: to index.json as it passes, and their content at the end.
+// exportWithReferrers exports with containerd's archive package, and adds the referrers
+// as the archive streams by: index.json is held back, what refers to the manifests and
+// indexes that are in the archive is written behind them, and then the index with both.
+//
+// containerd's own way, archive.WithReferrersProvider, never asks about an image's index,
+// follows an index that is a referrer and names its own subject without end, and puts
+// descriptors into index.json as they are.
 func exportWithReferrers(ctx context.Context, store content.Store, imgs []images.Image, w io.Writer, opts []archive.ExportOpt) error {
-	opts = append(opts, archive.WithReferrersProvider(stored.Provider(store)))
-	extra, err := indexReferrers(ctx, store, imgs)
-	if err != nil {
-		return err
-	}
-	if len(extra) == 0 {
-		return archive.Export(ctx, store, w, opts...)
-	}
 	pr, pw := io.Pipe()
 	exported := make(chan error, 1)
 	go func() {
@@ -38,145 +36,171 @@ func exportWithReferrers(ctx context.Context, store content.Store, imgs []images
 		pw.CloseWithError(err)
 		exported <- err
 	}()
-	err = addReferrers(ctx, store, tar.NewReader(pr), w, extra)
+	e := &exporter{store: store, out: tar.NewWriter(w), written: map[string]bool{}}
+	err := e.copy(tar.NewReader(pr))
+	if err == nil {
+		err = e.addReferrers(ctx, imgs)
+	}
+	if err == nil {
+		err = e.writeIndex()
+	}
+	if err == nil {
+		err = e.out.Close()
+	}
 	pr.CloseWithError(err)
 	// A failed export ends the pipe with its own error, which says more.
 	return errors.Join(<-exported, err)
 }
 
-// indexReferrers returns the referrers of the images' indexes, and theirs, each
-// annotated with its subject.
-func indexReferrers(ctx context.Context, store content.Store, imgs []images.Image) ([]ocispec.Descriptor, error) {
-	var out []ocispec.Descriptor
-	seen := map[digest.Digest]bool{}
-	var add func(rs []stored.Referrer)
-	add = func(rs []stored.Referrer) {
-		for _, r := range rs {
-			if !seen[r.Digest] && stored.Whole(ctx, store, r.Descriptor()) {
-				seen[r.Digest] = true
-				out = append(out, ocispec.Descriptor{
-					MediaType: r.MediaType, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size,
-					Annotations: map[string]string{images.AnnotationManifestSubject: r.Subject.String()},
-				})
-				add(r.Referrers)
-			}
-		}
-	}
-	for _, img := range imgs {
-		if !images.IsIndexType(img.Target.MediaType) {
-			continue
-		}
-		read, err := stored.Read(ctx, store, img)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range read.Referrers {
-			if r.Subject == img.Target.Digest {
-				add([]stored.Referrer{r})
-			}
-		}
-	}
-	return out, nil
+// exporter writes one archive.
+type exporter struct {
+	store   content.Store
+	out     *tar.Writer
+	written map[string]bool // names of what is in it
+	header  *tar.Header     // of index.json
+	index   ocispec.Index
+	listed  map[digest.Digest]bool // in index.json
 }
 
-// addReferrers copies the archive and adds what is not in it yet.
-func addReferrers(ctx context.Context, store content.Provider, in *tar.Reader, w io.Writer, extra []ocispec.Descriptor) error {
-	out := tar.NewWriter(w)
-	written := map[string]bool{}
+// copy writes all of containerd's archive but index.json.
+func (e *exporter) copy(in *tar.Reader) error {
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		written[h.Name] = true
+		e.written[h.Name] = true
 		if h.Name == ocispec.ImageIndexFile {
-			err = copyIndex(out, h, in, extra)
-		} else if err = out.WriteHeader(h); err == nil {
-			_, err = io.Copy(out, in)
+			e.header = h
+			if err := json.NewDecoder(in).Decode(&e.index); err != nil {
+				return fmt.Errorf("%s: %w", h.Name, err)
+			}
+			continue
 		}
+		if err := e.out.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(e.out, in); err != nil {
+			return err
+		}
+	}
+}
+
+// addReferrers adds what refers to the images' manifests that are in the archive.
+func (e *exporter) addReferrers(ctx context.Context, imgs []images.Image) error {
+	e.listed = map[digest.Digest]bool{}
+	for _, desc := range e.index.Manifests {
+		e.listed[desc.Digest] = true
+	}
+	for _, img := range imgs {
+		read, err := stored.Read(ctx, e.store, img)
 		if err != nil {
 			return err
 		}
-	}
-	for _, desc := range extra {
-		if err := addContent(ctx, store, out, desc, written); err != nil {
-			return err
+		for _, r := range read.Referrers {
+			if !e.written[blobName(r.Subject)] {
+				continue // of a platform that is not exported
+			}
+			if err := e.addReferrer(ctx, r); err != nil {
+				return err
+			}
 		}
 	}
-	return out.Close()
+	return nil
 }
 
-// copyIndex adds the descriptors that index.json does not have.
-func copyIndex(out *tar.Writer, h *tar.Header, in io.Reader, extra []ocispec.Descriptor) error {
-	var index ocispec.Index
-	if err := json.NewDecoder(in).Decode(&index); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
-	}
-	have := map[digest.Digest]bool{}
-	for _, d := range index.Manifests {
-		have[d.Digest] = true
-	}
-	for _, d := range extra {
-		if !have[d.Digest] {
-			index.Manifests = append(index.Manifests, d)
-		}
-	}
-	data, err := json.Marshal(index)
-	if err != nil {
-		return err
-	}
-	h.Size = int64(len(data))
-	if err := out.WriteHeader(h); err != nil {
-		return err
-	}
-	_, err = out.Write(data)
-	return err
-}
-
-// addContent writes a referrer's manifest and all that it names.
-func addContent(ctx context.Context, store content.Provider, out *tar.Writer, desc ocispec.Descriptor, written map[string]bool) error {
-	if err := addBlob(ctx, store, out, desc, written); err != nil {
-		return err
-	}
-	if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) {
+// addReferrer adds a referrer and those that refer to it. One that is not complete is left
+// out: an archive that lacks what it lists cannot be imported.
+func (e *exporter) addReferrer(ctx context.Context, r stored.Referrer) error {
+	if e.listed[r.Digest] {
 		return nil
 	}
-	data, err := stored.ReadManifest(ctx, store, desc)
-	if err != nil {
+	desc := r.Descriptor()
+	if err := stored.Complete(ctx, e.store, desc); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		log.G(ctx).WithError(err).WithField("subject", r.Subject).WithField("digest", r.Digest).Warn("referrers: not exported: it is not stored whole; pull the image again")
+		return nil
+	}
+	if err := e.addContent(ctx, desc); err != nil {
 		return err
 	}
-	m, err := artifact.Parse(data, desc.MediaType, artifact.MaxDescriptors)
-	if err != nil {
-		return err
-	}
-	for _, child := range append(m.Blobs, m.Manifests...) {
-		if err := addContent(ctx, store, out, child, written); err != nil {
+	e.listed[r.Digest] = true
+	e.index.Manifests = append(e.index.Manifests, ocispec.Descriptor{
+		MediaType: desc.MediaType, ArtifactType: desc.ArtifactType, Digest: desc.Digest, Size: desc.Size,
+		Annotations: map[string]string{images.AnnotationManifestSubject: r.Subject.String()},
+	})
+	for _, below := range r.Referrers {
+		if err := e.addReferrer(ctx, below); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func addBlob(ctx context.Context, store content.Provider, out *tar.Writer, desc ocispec.Descriptor, written map[string]bool) error {
+// addContent writes a referrer's manifest and all that it names.
+func (e *exporter) addContent(ctx context.Context, referrer ocispec.Descriptor) error {
+	m, err := stored.Manifest(ctx, e.store, referrer)
+	if err != nil {
+		return err
+	}
+	if err := e.addBlob(ctx, referrer); err != nil {
+		return err
+	}
+	return artifact.Walk(ctx, referrer, m, artifact.Visitor{
+		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
+			if err := e.addBlob(ctx, desc); err != nil {
+				return nil, err
+			}
+			return stored.Manifest(ctx, e.store, desc)
+		},
+		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error { return e.addBlob(ctx, desc) },
+	})
+}
+
+// blobName is the name of content in an OCI layout (OCI image-spec, "Image Layout").
+func blobName(dgst digest.Digest) string {
+	return path.Join(ocispec.ImageBlobsDir, dgst.Algorithm().String(), dgst.Encoded())
+}
+
+func (e *exporter) addBlob(ctx context.Context, desc ocispec.Descriptor) error {
 	if err := desc.Digest.Validate(); err != nil {
 		return err
 	}
-	name := path.Join(ocispec.ImageBlobsDir, desc.Digest.Algorithm().String(), desc.Digest.Encoded())
-	if written[name] {
+	name := blobName(desc.Digest)
+	if e.written[name] {
 		return nil
 	}
-	written[name] = true
-	ra, err := store.ReaderAt(ctx, desc)
+	e.written[name] = true
+	ra, err := e.store.ReaderAt(ctx, artifact.Plain(desc))
 	if err != nil {
 		return fmt.Errorf("%s: %w", desc.Digest, err)
 	}
 	defer ra.Close()
-	if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o444, Size: ra.Size(), Typeflag: tar.TypeReg}); err != nil {
+	if err := e.out.WriteHeader(&tar.Header{Name: name, Mode: 0o444, Size: ra.Size(), Typeflag: tar.TypeReg}); err != nil {
 		return err
 	}
-	_, err = io.Copy(out, content.NewReader(ra))
+	_, err = io.Copy(e.out, content.NewReader(ra))
+	return err
+}
+
+// writeIndex writes index.json.
+func (e *exporter) writeIndex() error {
+	if e.header == nil {
+		return nil // a failed export, which says why
+	}
+	data, err := json.Marshal(e.index)
+	if err != nil {
+		return err
+	}
+	e.header.Size = int64(len(data))
+	if err := e.out.WriteHeader(e.header); err != nil {
+		return err
+	}
+	_, err = io.Copy(e.out, bytes.NewReader(data))
 	return err
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // shelf is a real content store into which an archive was read.
@@ -133,10 +133,10 @@ func TestRestoreWithoutSubjectField(t *testing.T) {
 		})
 	}
 	cosign, buildKit := like("application/vnd.dev.cosign.simplesigning.v1+json"), like("application/vnd.in-toto+json")
-	buildKit.ArtifactType = policy.TypeBuildKitAttestation
+	buildKit.ArtifactType = artifact.TypeBuildKitAttestation
 	// What is an image, and said to be something else.
 	signed, attested := like(ocispec.MediaTypeImageLayerGzip), like(ocispec.MediaTypeImageLayer)
-	signed.ArtifactType, attested.ArtifactType = policy.TypeCosignSignature, policy.TypeBuildKitAttestation
+	signed.ArtifactType, attested.ArtifactType = artifact.TypeCosignSignature, artifact.TypeBuildKitAttestation
 	own := s.artifact("own", nil)
 	own.ArtifactType = "text/another"
 	long := s.artifact("long", nil)
@@ -144,9 +144,9 @@ func TestRestoreWithoutSubjectField(t *testing.T) {
 	s.restore(3, image, carried(cosign, image), carried(buildKit, image), carried(own, image), carried(long, image), carried(signed, image), carried(attested, image))
 	s.wantTied(image, cosign, buildKit, own)
 	for desc, want := range map[*ocispec.Descriptor]string{
-		&cosign: policy.TypeCosignSignature, &buildKit: policy.TypeBuildKitAttestation, &own: "text/own", // its manifest's, not the archive's
+		&cosign: artifact.TypeCosignSignature, &buildKit: artifact.TypeBuildKitAttestation, &own: "text/own", // its manifest's, not the archive's
 	} {
-		if got := s.labels(*desc)[labels.ArtifactType]; got != want {
+		if got := s.labels(*desc)[labels.ArtifactTypeKey]; got != want {
 			t.Errorf("the label says %q, want %q", got, want)
 		}
 	}

@@ -28,7 +28,7 @@ func BenchmarkParseIndex(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(data)))
 			for b.Loop() {
-				if index, err := ParseIndex(data); err != nil || len(index.Manifests.List) != n {
+				if index, err := ParseIndex(data); err != nil || len(index.Entries) != n {
 					b.Fatal(err)
 				}
 			}

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // Four mebibytes of JSON must not become a hundred of memory, wherever in it the
@@ -31,8 +29,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		"entries":              {fill(`{"manifests":[`, `{},`, `]}`), func(b []byte) { _, _ = ParseIndex(b) }},
 		"urls of an entry":     {fill(`{"manifests":[{"urls":[`, `"",`, `]}]}`), func(b []byte) { _, _ = ParseIndex(b) }},
 		"annotations of entry": {[]byte(`{"manifests":[{"annotations":` + annotations + `}]}`), func(b []byte) { _, _ = ParseIndex(b) }},
-		"layers":               {fill(`{"layers":[`, `{},`, `]}`), func(b []byte) { _, _ = Parse(b, manifestType, 32) }},
-		"annotations":          {[]byte(`{"annotations":` + annotations + `}`), func(b []byte) { _, _ = Parse(b, manifestType, 32) }},
+		"layers":               {fill(`{"layers":[`, `{},`, `]}`), func(b []byte) { _, _ = Parse(b, manifestType) }},
+		"annotations":          {[]byte(`{"annotations":` + annotations + `}`), func(b []byte) { _, _ = Parse(b, manifestType) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -52,10 +50,10 @@ func TestAnnotationsAreLimited(t *testing.T) {
 	manifest := func(n int) []byte {
 		return []byte(`{"annotations":{"a":"` + strings.Repeat("x", n-len(`{"a":""}`)) + `"}}`)
 	}
-	if m, err := Parse(manifest(MaxAnnotations), manifestType, 32); err != nil || len(m.Annotations) != 1 {
+	if m, err := Parse(manifest(MaxAnnotations), manifestType); err != nil || len(m.Annotations) != 1 {
 		t.Errorf("annotations at the limit: %v, %v", m, err)
 	}
-	if _, err := Parse(manifest(MaxAnnotations+1), manifestType, 32); !errdefs.IsResourceExhausted(err) {
+	if _, err := Parse(manifest(MaxAnnotations+1), manifestType); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("annotations over the limit: %v", err)
 	}
 }
@@ -64,7 +62,7 @@ func TestAnnotationsAreLimited(t *testing.T) {
 // and not the half of it.
 func TestTellingIsLimited(t *testing.T) {
 	t.Parallel()
-	predicate, content := policy.Annotations[0], policy.Annotations[1]
+	predicate, content := Annotations[0], Annotations[1]
 	for _, tc := range []struct {
 		name      string
 		predicate int // bytes
@@ -80,14 +78,14 @@ func TestTellingIsLimited(t *testing.T) {
 			value := strings.Repeat("x", tc.predicate)
 			annotations := fmt.Sprintf(order, predicate, value, strings.Repeat("y", tc.other), content)
 			index, err := ParseIndex([]byte(`{"manifests":[{"annotations":` + annotations + `},{"size":7}]}`))
-			if err != nil || len(index.Manifests.List) != 2 || index.Manifests.List[1].Size != 7 {
+			if err != nil || len(index.Entries) != 2 || index.Entries[1].Size != 7 {
 				t.Fatalf("%s: %+v, %v, want both entries", tc.name, index, err)
 			}
 			want := map[string]string{predicate: value, content: "message-signature"}
 			if !tc.told {
 				want = nil
 			}
-			if got := index.Manifests.List[0].Annotations; !maps.Equal(got, want) {
+			if got := index.Entries[0].Annotations; !maps.Equal(got, want) {
 				t.Errorf("%s: %d annotations are kept, want %d", tc.name, len(got), len(want))
 			}
 		}

@@ -3,14 +3,13 @@ package artifact
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 func TestParse(t *testing.T) {
@@ -31,7 +30,7 @@ func TestParse(t *testing.T) {
 		{
 			"manifest", manifestType,
 			`{"schemaVersion":2,"mediaType":"` + manifestType + `","artifactType":"sbom/x","config":` + configJSON + `,"layers":[` + layerJSON + `],"subject":` + subjectJSON + `,"annotations":{"a":"b"}}`,
-			Manifest{ArtifactType: "sbom/x", Subject: subject, Blobs: []ocispec.Descriptor{config, layer}, Annotations: map[string]string{"a": "b"}},
+			Manifest{ArtifactType: "sbom/x", Subject: subject, Blobs: []ocispec.Descriptor{config, layer}, HasConfig: true, Annotations: map[string]string{"a": "b"}},
 		}, {
 			"index", indexType,
 			`{"schemaVersion":2,"mediaType":"` + indexType + `","artifactType":"sbom/x","manifests":[` + childJSON + `],"subject":` + subjectJSON + `}`,
@@ -39,11 +38,11 @@ func TestParse(t *testing.T) {
 		}, {
 			"manifest that does not name its type", manifestType,
 			`{"schemaVersion":2,"artifactType":"sbom/x","config":` + configJSON + `,"layers":[]}`,
-			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{config}, Hollow: true},
+			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{config}, HasConfig: true, Hollow: true},
 		}, {
 			"no artifactType, then the config's", manifestType,
 			`{"config":{"mediaType":"application/vnd.cncf.notary.signature"},"layers":[]}`,
-			Manifest{ArtifactType: "application/vnd.cncf.notary.signature", Blobs: []ocispec.Descriptor{{MediaType: "application/vnd.cncf.notary.signature"}}},
+			Manifest{ArtifactType: "application/vnd.cncf.notary.signature", Blobs: []ocispec.Descriptor{{MediaType: "application/vnd.cncf.notary.signature"}}, HasConfig: true},
 		}, {
 			"no subject", manifestType, `{"artifactType":"sbom/x"}`, Manifest{ArtifactType: "sbom/x", Hollow: true},
 		}, {
@@ -52,17 +51,24 @@ func TestParse(t *testing.T) {
 			"Docker manifest", images.MediaTypeDockerSchema2Manifest, `{"artifactType":"sbom/x","layers":[` + layerJSON + `]}`,
 			Manifest{ArtifactType: "sbom/x", Blobs: []ocispec.Descriptor{layer}},
 		}, {
+			"artifact manifest of a release candidate", MediaTypeArtifactManifest,
+			`{"mediaType":"` + MediaTypeArtifactManifest + `","artifactType":"sbom/x","blobs":[` + layerJSON + `],"subject":` + subjectJSON + `}`,
+			Manifest{ArtifactType: "sbom/x", Subject: subject, Blobs: []ocispec.Descriptor{layer}},
+		}, {
 			"Docker manifest list", images.MediaTypeDockerSchema2ManifestList, `{"artifactType":"sbom/x","manifests":[` + childJSON + `]}`,
 			Manifest{ArtifactType: "sbom/x", Manifests: []ocispec.Descriptor{child}},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := Parse([]byte(tc.data), tc.mediaType, 1)
+			got, err := Parse([]byte(tc.data), tc.mediaType)
 			if err != nil {
 				t.Fatal(err)
 			}
 			tc.want.MediaType = tc.mediaType
+			if strings.Contains(tc.data, `"artifactType"`) {
+				tc.want.OwnType = tc.want.ArtifactType
+			}
 			if !reflect.DeepEqual(*got, tc.want) {
 				t.Errorf("got  %+v\nwant %+v", *got, tc.want)
 			}
@@ -70,11 +76,50 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// fields are n members of an object.
+func fields(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf(`"%d":0`, i))
+	}
+	return strings.Join(out, ",")
+}
+
+// A manifest that is stored tells its own type, or none.
+func TestParseByItsOwnType(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ data, want string }{
+		{`{"mediaType":"` + manifestType + `"}`, manifestType},
+		{`{"mediaType":"` + indexType + `","manifests":[]}`, indexType},
+		{`{"mediaType":"` + MediaTypeArtifactManifest + `"}`, MediaTypeArtifactManifest},
+		{`{"layers":[]}`, manifestType},
+		{`{"manifests":[]}`, indexType},
+	} {
+		if m, err := Parse([]byte(tc.data), ""); err != nil || m.MediaType != tc.want {
+			t.Errorf("%s: %+v, %v, want %s", tc.data, m, err, tc.want)
+		}
+	}
+}
+
 func TestParseRejects(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, mediaType, data, what string }{
 		{"blob", "text/spdx", `{}`, `"text/spdx" is neither a manifest nor an index`},
-		{"no type", "", `{}`, "neither a manifest nor an index"},
+		{"its own type, which is a blob's", "", `{"mediaType":"text/spdx"}`, `"text/spdx" is neither a manifest nor an index`},
+		{"layers twice", manifestType, `{"layers":[],"layers":[{}]}`, `"layers" stands there twice`},
+		{"layers in capitals", manifestType, `{"layers":[],"Layers":[{}]}`, `"Layers" is not spelt "layers"`},
+		{"the long s, which folds to s", manifestType, `{"layer\u017f":[{}]}`, "is not spelt"},
+		{"subject in capitals alone", manifestType, `{"SUBJECT":{}}`, `is not spelt "subject"`},
+		{"a layer's digest twice", manifestType, `{"layers":[{"digest":"a","digest":"b"}]}`, "stands there twice"},
+		{"an annotation twice", manifestType, `{"annotations":{"a":"b","a":"c"}}`, "duplicate"},
+		{"the subject's annotation twice", manifestType, `{"subject":{"annotations":{"a":"b","a":"c"}}}`, "duplicate"},
+		{"invalid UTF-8 in a type", manifestType, "{\"artifactType\":\"\xff\"}", "UTF-8"},
+		{"invalid UTF-8 in a field that is not read", manifestType, "{\"x\":\"\xff\"}", "UTF-8"},
+		{"a field that is not read, with one twice within", manifestType, `{"x":{"a":1,"a":2}}`, "twice"},
+		{"a name twice in a descriptor that is not read", manifestType, `{"config":{"platform":{"os":"a","os":"b"}}}`, "twice"},
+		{"more fields than are read", manifestType, `{` + fields(maxMembers+1) + `}`, "more than 1000 fields"},
+		{"an artifact manifest with layers", MediaTypeArtifactManifest, `{"blobs":[],"layers":[]}`, "fields of another kind"},
+		{"a manifest with blobs", manifestType, `{"layers":[],"blobs":[]}`, "fields of another kind"},
 		{"another type", manifestType, `{"mediaType":"` + indexType + `"}`, fmt.Sprintf("calls itself %q, its descriptor %q", indexType, manifestType)},
 		{"the other's type", indexType, `{"mediaType":"` + manifestType + `"}`, "calls itself"},
 		{"Docker's type for OCI's", manifestType, `{"mediaType":"` + images.MediaTypeDockerSchema2Manifest + `"}`, "calls itself"},
@@ -94,7 +139,7 @@ func TestParseRejects(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Parse([]byte(tc.data), tc.mediaType, 32)
+			_, err := Parse([]byte(tc.data), tc.mediaType)
 			wantInvalid(t, err, tc.what)
 		})
 	}
@@ -104,20 +149,19 @@ func TestParseCountsChildren(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name, mediaType, key string
-		n, most              int
+		n                    int
 		ok                   bool
 	}{
-		{"layers at the limit", manifestType, "layers", 32, 32, true},
-		{"layers over it", manifestType, "layers", 33, 32, false},
-		{"manifests at the limit", indexType, "manifests", 32, 32, true},
-		{"manifests over it", indexType, "manifests", 33, 32, false},
-		{"as many as are read", manifestType, "layers", MaxDescriptors, MaxDescriptors, true},
-		{"more than are read", manifestType, "layers", MaxDescriptors + 1, MaxDescriptors, false},
-		{"the limit above what is read", indexType, "manifests", MaxDescriptors + 1, 2 * MaxDescriptors, false},
+		{"layers at the limit", manifestType, "layers", MaxDescriptors, true},
+		{"layers over it", manifestType, "layers", MaxDescriptors + 1, false},
+		{"blobs at the limit", MediaTypeArtifactManifest, "blobs", MaxDescriptors, true},
+		{"blobs over it", MediaTypeArtifactManifest, "blobs", MaxDescriptors + 1, false},
+		{"manifests at the limit", indexType, "manifests", MaxDescriptors, true},
+		{"manifests over it", indexType, "manifests", MaxDescriptors + 1, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			m, err := Parse([]byte(`{"`+tc.key+`":`+array(tc.n)+`}`), tc.mediaType, tc.most)
+			m, err := Parse([]byte(`{"`+tc.key+`":`+array(tc.n)+`}`), tc.mediaType)
 			switch {
 			case tc.ok && err != nil:
 				t.Error(err)
@@ -140,15 +184,15 @@ func TestCosignLegacyTypes(t *testing.T) {
 		docker    = images.MediaTypeDockerSchema2Config
 	)
 	for _, tc := range []struct{ name, artifactType, config, layer, want string }{
-		{".sig", "", image, signature, policy.TypeCosignSignature},
-		{".sig, Docker", "", docker, signature, policy.TypeCosignSignature},
-		{".att", "", image, envelope, policy.TypeCosignAttestation},
-		{".sbom, CycloneDX", "", image, "application/vnd.cyclonedx+json", policy.TypeCosignSBOM},
-		{".sbom, CycloneDX XML", "", image, "application/vnd.cyclonedx+xml", policy.TypeCosignSBOM},
-		{".sbom, SPDX", "", image, "text/spdx", policy.TypeCosignSBOM},
-		{".sbom, SPDX JSON", "", image, "text/spdx+json", policy.TypeCosignSBOM},
-		{".sbom, SPDX JSON before cosign v2", "", image, "spdx+json", policy.TypeCosignSBOM},
-		{".sbom, syft", "", image, "application/vnd.syft+json", policy.TypeCosignSBOM},
+		{".sig", "", image, signature, TypeCosignSignature},
+		{".sig, Docker", "", docker, signature, TypeCosignSignature},
+		{".att", "", image, envelope, TypeCosignAttestation},
+		{".sbom, CycloneDX", "", image, "application/vnd.cyclonedx+json", TypeCosignSBOM},
+		{".sbom, CycloneDX XML", "", image, "application/vnd.cyclonedx+xml", TypeCosignSBOM},
+		{".sbom, SPDX", "", image, "text/spdx", TypeCosignSBOM},
+		{".sbom, SPDX JSON", "", image, "text/spdx+json", TypeCosignSBOM},
+		{".sbom, SPDX JSON before cosign v2", "", image, "spdx+json", TypeCosignSBOM},
+		{".sbom, syft", "", image, "application/vnd.syft+json", TypeCosignSBOM},
 		{"an image", "", image, ocispec.MediaTypeImageLayerGzip, image},
 		{"an image without layers", "", image, "", image},
 		{"a manifest that says its type", "sbom/x", image, signature, "sbom/x"},
@@ -166,7 +210,7 @@ func TestCosignLegacyTypes(t *testing.T) {
 			if tc.config != "" {
 				config = fmt.Sprintf(`{"mediaType":%q}`, tc.config)
 			}
-			m, err := Parse(fmt.Appendf(nil, `{"artifactType":%q,"config":%s,"layers":%s}`, tc.artifactType, config, layers), manifestType, 2)
+			m, err := Parse(fmt.Appendf(nil, `{"artifactType":%q,"config":%s,"layers":%s}`, tc.artifactType, config, layers), manifestType)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // as is an entry with another artifact type, "" for none.
@@ -63,7 +64,7 @@ func TestEntriesThatContradictEachOtherSayNothing(t *testing.T) {
 			l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).ListEach(t.Context(), subject, func(page []ocispec.Descriptor) {
 				found = append(found, page...)
 			})
-			if err != nil || l.Status != Present {
+			if err != nil || l.Status != labels.Present {
 				t.Errorf("%s, %v, want present", l.Status, err)
 			}
 			checkDigests(t, l.Referrers, tc.want)
@@ -85,7 +86,7 @@ func TestMirrorsTypeDoesNotMaskTheRegistrys(t *testing.T) {
 	var found []ocispec.Descriptor
 	l, err := registry(t, upstream.Host(), quick, mirror.RegistryHost(pullResolve), upstream.RegistryHost(byDefault)).
 		ListEach(t.Context(), subject, func(page []ocispec.Descriptor) { found = append(found, page...) })
-	if err != nil || l.Status != Present {
+	if err != nil || l.Status != labels.Present {
 		t.Errorf("%s, %v, want present", l.Status, err)
 	}
 	checkDigests(t, l.Referrers, []ocispec.Descriptor{as(entry(1), "")})

@@ -11,7 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -30,9 +32,9 @@ func (k CosignKind) Tag(subject digest.Digest) string {
 
 // CosignKinds are all that there are.
 var CosignKinds = []CosignKind{
-	{".sig", policy.TypeCosignSignature},
-	{".att", policy.TypeCosignAttestation},
-	{".sbom", policy.TypeCosignSBOM},
+	{".sig", artifact.TypeCosignSignature},
+	{".att", artifact.TypeCosignAttestation},
+	{".sbom", artifact.TypeCosignSBOM},
 }
 
 // CosignArtifact is what was found under such a tag. It is read whole, since a
@@ -45,32 +47,36 @@ type CosignArtifact struct {
 // CosignTag looks for the subject's artifact of the kind at the hosts that may
 // resolve tags. The artifact is nil unless the answer's status is Present.
 // cosign only ever wrote tags for sha256.
-func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind CosignKind) (*CosignArtifact, []Answer) {
+func (r Registry) CosignTag(ctx context.Context, subject digest.Digest, kind CosignKind) (*CosignArtifact, []outcome.Answer) {
 	tag := kind.Tag(subject)
 	request := "tag " + tag
-	var answers []Answer
-	add := func(h *remote.Host, code int, status Status, detail string) {
-		answers = append(answers, Answer{Host: h.Host, Mirror: r.IsMirror(h), Via: ViaCosignTag, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
+	var answers []outcome.Answer
+	add := func(h *remote.Host, code int, status labels.Status, detail string) {
+		a := outcome.Answer{Host: h.Host, Mirror: r.IsMirror(h), Via: outcome.EndpointCosignTag, Request: request, Code: code, Status: status, Detail: outcome.Shorten(detail)}
+		if status == labels.Truncated {
+			a.Limit = outcome.LimitManifest // a tag holds no listing
+		}
+		answers = append(answers, a)
 	}
 	hosts := r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve)
 	if len(hosts) == 0 {
-		return nil, []Answer{{Host: r.Name(), Request: request, Detail: `not asked: no host may resolve tags (capability "resolve" in hosts.toml)`}}
+		return nil, []outcome.Answer{{Host: r.Name(), Request: request, Detail: `not asked: no host may resolve tags (capability "resolve" in hosts.toml)`}}
 	}
 	for _, h := range hosts {
 		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), remote.AcceptAny)
 		switch {
 		case errors.Is(err, remote.ErrTooLarge):
-			add(h, a.Code, Truncated, err.Error())
+			add(h, a.Code, labels.Truncated, err.Error())
 		case err != nil:
-			add(h, a.StatusCode(), Unknown, err.Error())
+			add(h, a.StatusCode(), labels.Unknown, err.Error())
 		case a.Code == http.StatusNotFound:
-			add(h, a.Code, Absent, "")
+			add(h, a.Code, labels.Absent, "")
 		case a.Code != http.StatusOK:
-			add(h, a.Code, Unknown, http.StatusText(a.Code))
+			add(h, a.Code, labels.Unknown, http.StatusText(a.Code))
 		case !images.IsManifestType(a.MediaType()):
-			add(h, a.Code, Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
+			add(h, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
 		default:
-			add(h, a.Code, Present, "")
+			add(h, a.Code, labels.Present, "")
 			return &CosignArtifact{
 				Descriptor: ocispec.Descriptor{
 					MediaType:    a.MediaType(),

@@ -9,9 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 func cosignPath(kind CosignKind) string {
@@ -20,9 +20,9 @@ func cosignPath(kind CosignKind) string {
 
 func TestCosignKinds(t *testing.T) {
 	want := []CosignKind{
-		{".sig", policy.TypeCosignSignature},
-		{".att", policy.TypeCosignAttestation},
-		{".sbom", policy.TypeCosignSBOM},
+		{".sig", artifact.TypeCosignSignature},
+		{".att", artifact.TypeCosignAttestation},
+		{".sbom", artifact.TypeCosignSBOM},
 	}
 	if !slices.Equal(CosignKinds, want) {
 		t.Errorf("%v, want %v", CosignKinds, want)
@@ -43,7 +43,7 @@ func TestCosignTag(t *testing.T) {
 		{"present", present, "200 present", ocispec.MediaTypeImageManifest, 1},
 		{"present as Docker wrote it", hostile.Content(docker2+"; charset=utf-8", []byte(text)), "200 present", docker2, 1},
 		{"absent", hostile.Status(404), "404 absent", "", 1},
-		{"row 08: HTML", hostile.Content("text/html", []byte("<html>")), "200 unknown", "", 1},
+		{"HTML", hostile.Content("text/html", []byte("<html>")), "200 unknown", "", 1},
 		{"an index", hostile.Index(), "200 unknown", "", 1},
 		{"no content type", hostile.Content("", []byte(text)), "200 unknown", "", 1},
 		{"401", hostile.Status(401), "401 unknown", "", 1},
@@ -51,11 +51,11 @@ func TestCosignTag(t *testing.T) {
 		{"405: a missing endpoint is no missing tag", hostile.Status(405), "405 unknown", "", 1},
 		{"429", hostile.Status(429), "429 unknown", "", 2},
 		{"500", hostile.Status(500), "500 unknown", "", 2},
-		{"row 12: Content-Length over the limit", hostile.Answer{Header: present.Header, Announce: remote.MaxManifestSize + 1, Stall: true}, "200 truncated", "", 1},
-		{"row 13: endless body", hostile.Answer{Header: present.Header, Body: make([]byte, 1<<20), Endless: true}, "200 truncated", "", 1},
-		{"row 10: gzip that is none", present.With("Content-Encoding", "gzip"), "200 unknown", "", 1},
-		{"row 11: zstd", present.With("Content-Encoding", "zstd"), "200 unknown", "", 1},
-		{"row 39: body that stops", hostile.Answer{Header: present.Header, Body: []byte(text), Announce: 100, Stall: true}, "200 unknown", "", 1},
+		{"Content-Length over the limit", hostile.Answer{Header: present.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}, "200 truncated", "", 1},
+		{"endless body", hostile.Answer{Header: present.Header, Body: make([]byte, 1<<20), Endless: true}, "200 truncated", "", 1},
+		{"gzip that is none", present.With("Content-Encoding", "gzip"), "200 unknown", "", 1},
+		{"zstd", present.With("Content-Encoding", "zstd"), "200 unknown", "", 1},
+		{"body that stops", hostile.Answer{Header: present.Header, Body: []byte(text), Announce: 100, Stall: true}, "200 unknown", "", 1},
 	} {
 		for _, kind := range CosignKinds {
 			t.Run(tc.name+kind.Suffix, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestCosignTagAsksTheHostsThatMayResolve(t *testing.T) {
 		proxy.RegistryHost(pullReferrers), mirror.RegistryHost(pullResolve), upstream.RegistryHost(pullResolve))
 	upstream.On(cosignPath(kind), hostile.Content(ocispec.MediaTypeImageManifest, []byte("{}")))
 	found, answers := r.CosignTag(t.Context(), subject, kind)
-	if found == nil || len(answers) != 2 || answers[0].Status != Absent || answers[1].Status != Present {
+	if found == nil || len(answers) != 2 || answers[0].Status != labels.Absent || answers[1].Status != labels.Present {
 		t.Errorf("found %v with %v, want the registry's after the mirror's 404", found, answers)
 	}
 	if got := proxy.Paths(); len(got) > 0 {
@@ -112,7 +112,7 @@ func TestCosignTagAsksTheHostsThatMayResolve(t *testing.T) {
 	mirror.On(cosignPath(kind), hostile.Status(403))
 	upstream.On(cosignPath(kind))
 	found, answers = r.CosignTag(t.Context(), subject, kind)
-	if found != nil || len(answers) != 2 || answers[0].Status != Unknown || answers[1].Status != Absent {
+	if found != nil || len(answers) != 2 || answers[0].Status != labels.Unknown || answers[1].Status != labels.Absent {
 		t.Errorf("found %v with %v, want unknown and absent", found, answers)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // Where containerd falls back from https to http, as it does for local registries, the
@@ -23,7 +24,7 @@ func TestPagesAfterTheFallbackToHTTP(t *testing.T) {
 			host.Scheme = "https"
 			host.Client = &http.Client{Transport: docker.NewHTTPFallback(s.Transport())}
 			l, err := registry(t, s.Host(), quick, host).List(t.Context(), subject)
-			if err != nil || l.Status != Present {
+			if err != nil || l.Status != labels.Present {
 				t.Errorf("%s, %v, want present: %v", l.Status, err, l.Answers)
 			}
 			checkDigests(t, l.Referrers, entries(1, 2))

@@ -7,12 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // FuzzListing holds what a listing promises of its referrers, whatever two pages of it
@@ -43,8 +41,8 @@ func FuzzListing(f *testing.F) {
 			if err != nil {
 				return
 			}
-			entries += len(index.Manifests.List)
-			if l.take(index.Manifests) && index.Manifests.More {
+			entries += len(index.Entries)
+			if l.take(index) && index.More {
 				t.Error("a page with more than the limit was taken for whole")
 			}
 		}
@@ -53,8 +51,8 @@ func FuzzListing(f *testing.F) {
 		}
 		seen := map[digest.Digest]bool{}
 		for _, d := range listing.Referrers {
-			if seen[d.Digest] || told[d.Digest] == 0 || d.Digest == subject || remote.Check(d, remote.MaxManifestSize) != nil ||
-				!images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
+			if seen[d.Digest] || told[d.Digest] == 0 || d.Digest == subject || artifact.Check(d, artifact.MaxManifestSize) != nil ||
+				!artifact.IsReferrer(d.MediaType) {
 				t.Errorf("%+v was listed", d)
 			}
 			seen[d.Digest] = true

@@ -12,8 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 func repeat(path string, n int) []string { return slices.Repeat([]string{path}, n) }
@@ -52,56 +53,56 @@ func TestHostileSizes(t *testing.T) {
 	single := func(page int) []ocispec.Descriptor { return []ocispec.Descriptor{entry(page)} }
 	full := hostile.Index(entries(1, MaxEntries)...)
 	for _, tc := range []row{
-		{name: "row 06: Link loop to the same page", script: answering(valid.With("Link", next(api))),
-			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 06: Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
-			status: Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 06: Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
-			status: Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
-		{name: "row 06: endless pages", script: answering(paged(MaxPages+5, single)...),
-			status: Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
-		{name: "row 06: endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
-			status: Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
-		{name: "row 06: as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
-			status: Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
-		{name: "row 10: gzip-encoded index", script: answering(gzipped),
-			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip-encoded index under the tag", script: missing(404, gzipped),
-			status: Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
-		{name: "row 10: gzip-encoded index of 256 MiB", script: answering(bomb),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 11: 32 KiB of zstd with a 512 MiB window", script: answering(zstd),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 11: a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 11: zstd under the tag", script: missing(404, zstd),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
-		{name: "row 10: gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip cut short", script: answering(broken),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
-		{name: "row 10: gzip cut short under the tag", script: missing(404, broken),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
-		{name: "row 12: Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 12: Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: remote.MaxManifestSize + 1, Stall: true}),
-			status: Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
-		{name: "row 13: endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
-			status: Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
-			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
-			status: Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
-		{name: "row 14: as many entries as there may be", script: answering(full),
-			status: Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 14: one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
-			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
-		{name: "row 14: one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
-			status: Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
-		{name: "row 16: duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
-			status: Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
-		{name: "row 16: duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
-			status: Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
+		{name: "Link loop to the same page", script: answering(valid.With("Link", next(api))),
+			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "Link loop to the same page, told apart by a fragment", script: answering(valid.With("Link", next("#again"))),
+			status: labels.Truncated, referrers: entries(1, 1), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "Link loop over two pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next(api))),
+			status: labels.Truncated, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+		{name: "endless pages", script: answering(paged(MaxPages+5, single)...),
+			status: labels.Truncated, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+		{name: "endless pages without entries", script: answering(paged(MaxPages+5, func(int) []ocispec.Descriptor { return nil })...),
+			status: labels.Truncated, answers: []string{"referrers, page 16: 200 truncated"}, requests: repeat(api, MaxPages)},
+		{name: "as many pages as there may be", script: answering(append(paged(MaxPages-1, single), hostile.Index(entry(MaxPages)))...),
+			status: labels.Present, referrers: entries(1, MaxPages), answers: []string{"referrers, page 16: 200 present"}, requests: repeat(api, MaxPages)},
+		{name: "gzip-encoded index", script: answering(gzipped),
+			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "gzip-encoded index under the tag", script: missing(404, gzipped),
+			status: labels.Present, referrers: entries(1, 1), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "gzip-encoded index of 256 MiB", script: answering(bomb),
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "32 KiB of zstd with a 512 MiB window", script: answering(zstd),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "a listing that is called zstd", script: answering(valid.With("Content-Encoding", "zstd")),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "zstd under the tag", script: missing(404, zstd),
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+		{name: "gzip that is none", script: answering(valid.With("Content-Encoding", "gzip")),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "gzip cut short", script: answering(broken),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: repeat(api, 1)},
+		{name: "gzip cut short under the tag", script: missing(404, broken),
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+		{name: "Content-Length over the limit", script: answering(hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "Content-Length over the limit under the tag", script: missing(404, hostile.Answer{Header: valid.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}),
+			status: labels.Truncated, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+		{name: "endless body", script: answering(hostile.Answer{Header: valid.Header, Body: make([]byte, 1<<20), Endless: true}),
+			status: labels.Truncated, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "a million entries", script: answering(raw(strings.Repeat("{},", 1_000_000) + "{}")),
+			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "a million entries under the tag", script: missing(404, raw(strings.Repeat("{},", 1_000_000)+"{}")),
+			status: labels.Truncated, rejected: MaxEntries, answers: []string{"referrers: 404", "tag: 200 truncated"}, requests: []string{api, tag}},
+		{name: "as many entries as there may be", script: answering(full),
+			status: labels.Present, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "one entry more", script: answering(hostile.Index(entries(1, MaxEntries+1)...)),
+			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers: 200 truncated"}, requests: repeat(api, 1)},
+		{name: "one entry more, on a second page", script: answering(full.With("Link", next("?page=2")), hostile.Index(entry(MaxEntries+1))),
+			status: labels.Truncated, referrers: entries(1, MaxEntries), answers: []string{"referrers, page 2: 200 truncated"}, requests: repeat(api, 2)},
+		{name: "duplicate descriptors", script: answering(hostile.Index(entry(1), entry(2), entry(1), entry(1))),
+			status: labels.Present, referrers: entries(1, 2), answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)},
+		{name: "duplicate descriptors over two pages", script: answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Index(entries(1, 3)...)),
+			status: labels.Present, referrers: entries(1, 3), answers: []string{"referrers, page 2: 200 present"}, requests: repeat(api, 2)},
 	} {
 		tc.run(t)
 	}
@@ -114,24 +115,24 @@ func TestHostileEntries(t *testing.T) {
 		name  string
 		spoil func(d *ocispec.Descriptor)
 	}{
-		{"row 17: the subject refers to itself", func(d *ocispec.Descriptor) { d.Digest = subject }},
-		{"row 24: digest ../../../_catalog", func(d *ocispec.Descriptor) { d.Digest = "../../../_catalog" }},
-		{"row 24: digest sha256:..?x", func(d *ocispec.Descriptor) { d.Digest = "sha256:..?x" }},
-		{"row 25: empty digest", func(d *ocispec.Descriptor) { d.Digest = "" }},
-		{"row 26: short digest", func(d *ocispec.Descriptor) { d.Digest = d.Digest[:len(d.Digest)-1] }},
-		{"row 26: malformed digest", func(d *ocispec.Descriptor) { d.Digest = ":" }},
-		{"row 26: no algorithm that is known", func(d *ocispec.Descriptor) { d.Digest = "md5:" + digest.Digest(strings.Repeat("0", 32)) }},
-		{"row 27: size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
-		{"row 27: size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
-		{"row 27: size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
-		{"row 27: one byte over what is taken for a mistake", func(d *ocispec.Descriptor) { d.Size = MaxListedSize + 1 }},
+		{"the subject refers to itself", func(d *ocispec.Descriptor) { d.Digest = subject }},
+		{"digest ../../../_catalog", func(d *ocispec.Descriptor) { d.Digest = "../../../_catalog" }},
+		{"digest sha256:..?x", func(d *ocispec.Descriptor) { d.Digest = "sha256:..?x" }},
+		{"empty digest", func(d *ocispec.Descriptor) { d.Digest = "" }},
+		{"short digest", func(d *ocispec.Descriptor) { d.Digest = d.Digest[:len(d.Digest)-1] }},
+		{"malformed digest", func(d *ocispec.Descriptor) { d.Digest = ":" }},
+		{"no algorithm that is known", func(d *ocispec.Descriptor) { d.Digest = "md5:" + digest.Digest(strings.Repeat("0", 32)) }},
+		{"size -1", func(d *ocispec.Descriptor) { d.Size = -1 }},
+		{"size 0", func(d *ocispec.Descriptor) { d.Size = 0 }},
+		{"size 2^62", func(d *ocispec.Descriptor) { d.Size = 1 << 62 }},
+		{"one byte over what is taken for a mistake", func(d *ocispec.Descriptor) { d.Size = MaxListedSize + 1 }},
 		{"a layer, which cannot refer", func(d *ocispec.Descriptor) { d.MediaType = ocispec.MediaTypeImageLayer }},
 		{"no media type", func(d *ocispec.Descriptor) { d.MediaType = "" }},
 	} {
 		bad := entry(1)
 		tc.spoil(&bad)
 		row{name: tc.name, script: answering(hostile.Index(bad, entry(2))),
-			status: Present, referrers: entries(2, 2), rejected: 1,
+			status: labels.Present, referrers: entries(2, 2), rejected: 1,
 			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
 	}
 }
@@ -140,18 +141,18 @@ func TestHostileEntries(t *testing.T) {
 // within the limit of manifests.
 func TestListedSizeIsAHint(t *testing.T) {
 	for listed, want := range map[int64]int64{
-		1:                          1,
-		remote.MaxManifestSize:     remote.MaxManifestSize,
-		remote.MaxManifestSize + 1: remote.MaxManifestSize,
-		5243472:                    remote.MaxManifestSize,
-		MaxListedSize:              remote.MaxManifestSize,
+		1:                            1,
+		artifact.MaxManifestSize:     artifact.MaxManifestSize,
+		artifact.MaxManifestSize + 1: artifact.MaxManifestSize,
+		5243472:                      artifact.MaxManifestSize,
+		MaxListedSize:                artifact.MaxManifestSize,
 	} {
 		d := entry(1)
 		d.Size = listed
 		handed := d
 		handed.Size = want
 		row{name: fmt.Sprint(listed), script: answering(hostile.Index(d)),
-			status: Present, referrers: []ocispec.Descriptor{handed},
+			status: labels.Present, referrers: []ocispec.Descriptor{handed},
 			answers: []string{"referrers: 200 present"}, requests: repeat(api, 1)}.run(t)
 	}
 }
@@ -163,12 +164,12 @@ func TestListingOfWhichNoneCanBe(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		listed []ocispec.Descriptor
-		status Status
+		status labels.Status
 	}{
-		{"all are too large", []ocispec.Descriptor{huge, huge}, Truncated},
-		{"all are too large, or the subject itself", []ocispec.Descriptor{huge, itself}, Truncated},
-		{"one is malformed", []ocispec.Descriptor{huge, negative}, Unknown},
-		{"the subject itself alone", []ocispec.Descriptor{itself}, Unknown},
+		{"all are too large", []ocispec.Descriptor{huge, huge}, labels.Truncated},
+		{"all are too large, or the subject itself", []ocispec.Descriptor{huge, itself}, labels.Truncated},
+		{"one is malformed", []ocispec.Descriptor{huge, negative}, labels.Unknown},
+		{"the subject itself alone", []ocispec.Descriptor{itself}, labels.Unknown},
 	} {
 		index := hostile.Index(tc.listed...)
 		row{name: tc.name, script: answering(index), status: tc.status, rejected: len(tc.listed),
@@ -192,7 +193,7 @@ func TestRejectionSaysWhichAndWhy(t *testing.T) {
 	}
 }
 
-func TestRow14MemoryStaysFlat(t *testing.T) {
+func TestMillionEntriesAreNotHeld(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, raw(strings.Repeat("{},", 1_000_000)+"{}"))
 	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
@@ -204,13 +205,13 @@ func TestRow14MemoryStaysFlat(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	// A million descriptors are 200 MB; the body, and a buffer that grew to
 	// it, are what may be allocated.
-	if used := after.TotalAlloc - before.TotalAlloc; used > 16*remote.MaxManifestSize {
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16*artifact.MaxManifestSize {
 		t.Errorf("allocated %d MiB for a listing of 3", used>>20)
 	}
 }
 
 // What is remembered of entries, refused ones as well, is a small part of the listing.
-func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
+func TestEntriesThatSayMuchAreNotHeld(t *testing.T) {
 	const length = 64_000
 	long := strings.Repeat("x", length)
 	s := hostile.New(t)
@@ -239,7 +240,7 @@ func TestRow14EntriesThatSayMuchAreNotHeld(t *testing.T) {
 	}
 }
 
-func TestRow32WhatADescriptorCarriesIsNotDialled(t *testing.T) {
+func TestWhatAListedDescriptorCarriesIsNotDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	lure := entry(1)
 	lure.URLs = []string{other.URL() + "/blob"}

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -22,65 +23,67 @@ func TestHostileAnswers(t *testing.T) {
 	one := []ocispec.Descriptor{entry(1)}
 	valid := hostile.Index(one...)
 	rows := []row{
-		{name: "row 02: API 404 and tag 404", script: missing(404),
-			status: Absent, answers: []string{"referrers: 404", "tag: 404 absent"}, requests: []string{api, tag}},
-		{name: "row 03: API 500, tag index valid", script: missing(500, valid),
-			status: Unknown, answers: []string{"referrers: 500 unknown"}, requests: []string{api, api}},
-		{name: "row 05: two pages, the second fails", script: answering(valid.With("Link", next("?page=2")), hostile.Status(503)),
-			status: Unknown, referrers: one, answers: []string{"referrers, page 2: 503 unknown"}, requests: []string{api, api, api}},
-		{name: "row 05: two pages, the second is not there", script: answering(valid.With("Link", next("?page=2")), hostile.Status(404)),
-			status: Unknown, referrers: one, answers: []string{"referrers, page 2: 404 unknown"}, requests: []string{api, api}},
-		{name: "row 05: two pages, the second is HTML", script: answering(valid.With("Link", next("?page=2")), hostile.Content("text/html", []byte("<html>"))),
-			status: Unknown, referrers: one, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
-		{name: "row 05: two pages, the second breaks off", script: answering(valid.With("Link", next("?page=2")), hostile.Answer{Drop: true}),
-			status: Unknown, referrers: one, answers: []string{"referrers, page 2: 0 unknown"},
+		{name: "API 404 and tag 404", script: missing(404),
+			status: labels.Absent, answers: []string{"referrers: 404", "tag: 404 absent"}, requests: []string{api, tag}},
+		{name: "API 500, tag index valid", script: missing(500, valid),
+			status: labels.Unknown, answers: []string{"referrers: 500 unknown"}, requests: []string{api, api}},
+		{name: "two pages, the second fails", script: answering(valid.With("Link", next("?page=2")), hostile.Status(503)),
+			status: labels.Unknown, referrers: one, answers: []string{"referrers, page 2: 503 unknown"}, requests: []string{api, api, api}},
+		{name: "two pages, the second is not there", script: answering(valid.With("Link", next("?page=2")), hostile.Status(404)),
+			status: labels.Unknown, referrers: one, answers: []string{"referrers, page 2: 404 unknown"}, requests: []string{api, api}},
+		{name: "two pages, the second is HTML", script: answering(valid.With("Link", next("?page=2")), hostile.Content("text/html", []byte("<html>"))),
+			status: labels.Unknown, referrers: one, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
+		{name: "two pages, the second breaks off", script: answering(valid.With("Link", next("?page=2")), hostile.Answer{Drop: true}),
+			status: labels.Unknown, referrers: one, answers: []string{"referrers, page 2: 0 unknown"},
 			// net/http, too, repeats what broke on a connection used before.
 			anyRequests: true},
-		{name: "row 05: three pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next("?page=3")), hostile.Index(entry(3))),
-			status: Present, referrers: entries(1, 3), answers: []string{"referrers, page 3: 200 present"}, requests: []string{api, api, api}},
-		{name: "row 08: 200 text/html", script: answering(hostile.Content("text/html", []byte("<html></html>"))),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
-		{name: "row 08: 200 text/html that holds a listing", script: answering(valid.With("Content-Type", "text/html")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
-		{name: "row 08: 200 without a content type", script: answering(hostile.Content("", []byte(`{"schemaVersion":2,"manifests":[]}`))),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
-		{name: "row 38: 429 with Retry-After, then the listing", script: answering(hostile.Status(429).With("Retry-After", "3600"), valid),
-			status: Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
-		{name: "row 39: body at one byte a second", script: answering(hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
+		{name: "three pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next("?page=3")), hostile.Index(entry(3))),
+			status: labels.Present, referrers: entries(1, 3), answers: []string{"referrers, page 3: 200 present"}, requests: []string{api, api, api}},
+		{name: "200 text/html", script: answering(hostile.Content("text/html", []byte("<html></html>"))),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+		{name: "200 text/html that holds a listing", script: answering(valid.With("Content-Type", "text/html")),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+		{name: "200 without a content type", script: answering(hostile.Content("", []byte(`{"schemaVersion":2,"manifests":[]}`))),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+		{name: "429 with Retry-After, then the listing", script: answering(hostile.Status(429).With("Retry-After", "3600"), valid),
+			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
+		{name: "body at one byte a second", script: answering(hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
 			limits: remote.Limits{Request: time.Second},
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
-		{name: "row 39: the tag's body at one byte a second", script: missing(404, hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+		{name: "the tag's body at one byte a second", script: missing(404, hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
 			limits: remote.Limits{Request: time.Second},
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 	}
 	for _, code := range []int{500, 403, 429} {
 		requests := []string{api, api}
 		if code == 403 {
 			requests = requests[:1]
 		}
-		rows = append(rows, row{name: fmt.Sprintf("row 01: API %d, fallback tag 404", code), script: missing(code, hostile.Status(404)),
-			status: Unknown, answers: []string{fmt.Sprintf("referrers: %d unknown", code)}, requests: requests})
+		rows = append(rows, row{name: fmt.Sprintf("API %d, fallback tag 404", code), script: missing(code, hostile.Status(404)),
+			status: labels.Unknown, answers: []string{fmt.Sprintf("referrers: %d unknown", code)}, requests: requests})
 	}
 	for _, code := range []int{400, 405, 406, 501} {
-		rows = append(rows, row{name: fmt.Sprintf("row 04: API %d", code), script: missing(code, valid),
-			status: Present, referrers: one, answers: []string{fmt.Sprintf("referrers: %d", code), "tag: 200 present"}, requests: []string{api, tag}})
+		rows = append(rows, row{name: fmt.Sprintf("API %d", code), script: missing(code, valid),
+			status: labels.Present, referrers: one, answers: []string{fmt.Sprintf("referrers: %d", code), "tag: 200 present"}, requests: []string{api, tag}})
 	}
 	for name, body := range map[string]string{
-		"nothing":           ``,
-		"cut short":         `{"schemaVersion":2,"manifests":[`,
-		"no object":         `[]`,
-		"null":              `null`,
-		"an error":          `{"errors":[{"code":"UNSUPPORTED"}]}`,
-		"two values":        `{"schemaVersion":2,"manifests":[]}{}`,
-		"a string of them":  `{"schemaVersion":2,"manifests":"none"}`,
-		"another version":   `{"schemaVersion":1,"manifests":[]}`,
-		"another type":      `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}`,
-		"a size of 2^70":    `{"schemaVersion":2,"manifests":[{"size":1180591620717411303424}]}`,
-		"a digest of array": `{"schemaVersion":2,"manifests":[{"digest":[]}]}`,
-		"nested for ever":   `{"schemaVersion":2,"manifests":` + strings.Repeat("[", 1<<20),
+		"nothing":               ``,
+		"cut short":             `{"schemaVersion":2,"manifests":[`,
+		"no object":             `[]`,
+		"null":                  `null`,
+		"an error":              `{"errors":[{"code":"UNSUPPORTED"}]}`,
+		"two values":            `{"schemaVersion":2,"manifests":[]}{}`,
+		"a string of them":      `{"schemaVersion":2,"manifests":"none"}`,
+		"another version":       `{"schemaVersion":1,"manifests":[]}`,
+		"another type":          `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}`,
+		"manifests twice":       `{"schemaVersion":2,"manifests":[],"manifests":[]}`,
+		"manifests in capitals": `{"schemaVersion":2,"manifests":[],"MANIFESTS":[{}]}`,
+		"another field twice":   `{"schemaVersion":2,"manifests":[],"x":1,"x":2}`,
+		"a field within twice":  `{"schemaVersion":2,"manifests":[],"annotations":{"a":"b","a":"c"}}`,
+		"nested for ever":       `{"schemaVersion":2,"manifests":` + strings.Repeat("[", 1<<20),
 	} {
-		rows = append(rows, row{name: "row 08: 200 with an index that is none: " + name, script: answering(hostile.Content(ocispec.MediaTypeImageIndex, []byte(body))),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}})
+		rows = append(rows, row{name: "200 with an index that is none: " + name, script: answering(hostile.Content(ocispec.MediaTypeImageIndex, []byte(body))),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}})
 	}
 	for name, target := range map[string]string{
 		"another host":           "http://registry.invalid" + api,
@@ -90,19 +93,19 @@ func TestHostileAnswers(t *testing.T) {
 		"no scheme of the web":   "file:///etc/passwd",
 		"what cannot be read":    "http://[::1" + api,
 	} {
-		rows = append(rows, row{name: "row 07: Link to " + name, script: answering(valid.With("Link", next(target))),
-			status: Unknown, referrers: one, answers: []string{"referrers: 200 unknown"}, requests: []string{api}})
+		rows = append(rows, row{name: "Link to " + name, script: answering(valid.With("Link", next(target))),
+			status: labels.Unknown, referrers: one, answers: []string{"referrers: 200 unknown"}, requests: []string{api}})
 	}
 	for _, tc := range rows {
 		tc.run(t)
 	}
 }
 
-func TestRow07LinkWithUserinfoIsRefused(t *testing.T) {
+func TestLinkWithUserinfoIsRefused(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, hostile.Index(entry(1)).With("Link", next("http://user:secret@"+s.Host()+api+"?page=2")))
 	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
-	if err != nil || l.Status != Unknown || len(l.Referrers) != 1 {
+	if err != nil || l.Status != labels.Unknown || len(l.Referrers) != 1 {
 		t.Errorf("%s with %d referrers, %v, want unknown with 1", l.Status, len(l.Referrers), err)
 	}
 	for _, a := range l.Answers {
@@ -115,7 +118,7 @@ func TestRow07LinkWithUserinfoIsRefused(t *testing.T) {
 	}
 }
 
-func TestRow37TokenThatRunsOutBetweenPages(t *testing.T) {
+func TestTokenThatRunsOutBetweenPagesIsRenewed(t *testing.T) {
 	s := hostile.New(t)
 	challenge := hostile.Status(http.StatusUnauthorized).
 		With("WWW-Authenticate", `Bearer realm="`+s.URL()+`/token",service="test",error="invalid_token"`)
@@ -126,7 +129,7 @@ func TestRow37TokenThatRunsOutBetweenPages(t *testing.T) {
 	host := s.RegistryHost(pullResolve)
 	host.Authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(host.Client))
 	l, err := registry(t, s.Host(), quick, host).List(t.Context(), subject)
-	if err != nil || l.Status != Present {
+	if err != nil || l.Status != labels.Present {
 		t.Errorf("%s, %v, want present", l.Status, err)
 	}
 	checkDigests(t, l.Referrers, entries(1, 2))
@@ -140,13 +143,13 @@ func TestRow37TokenThatRunsOutBetweenPages(t *testing.T) {
 	}
 }
 
-func TestRow38RetryAfterIsCapped(t *testing.T) {
+func TestRetryAfterOfAListingIsCapped(t *testing.T) {
 	s := hostile.New(t)
 	s.On(api, hostile.Status(http.StatusTooManyRequests).With("Retry-After", "3600"), hostile.Index())
 	limits := quick
 	limits.RetryAfter = 200 * time.Millisecond
 	l, err := registry(t, s.Host(), limits, s.RegistryHost(pullResolve)).List(t.Context(), subject)
-	if err != nil || l.Status != Absent {
+	if err != nil || l.Status != labels.Absent {
 		t.Fatalf("%s, %v, want absent", l.Status, err)
 	}
 	requests := s.Requests()

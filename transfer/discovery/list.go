@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -19,6 +18,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -62,22 +63,22 @@ func (r Registry) ListEach(ctx context.Context, subject digest.Digest, found fun
 	}
 	hosts := r.inOrder(r.HostsWithAny(docker.HostCapabilityPull, docker.HostCapabilityReferrers))
 	if len(hosts) == 0 {
-		out.Status = Unknown
-		out.Answers = []Answer{{Host: r.Name(), Request: "referrers", Status: Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
+		out.Status = labels.Unknown
+		out.Answers = []outcome.Answer{{Host: r.Name(), Request: "referrers", Status: labels.Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
 		return out, nil
 	}
 	for _, h := range hosts {
 		r.warnOfCapability(ctx, h)
-		l := &lister{repo: r.Repository, host: h, subject: subject, via: ViaEndpoint, listing: &out, found: found}
+		l := &lister{repo: r.Repository, host: h, subject: subject, via: outcome.EndpointReferrers, listing: &out, found: found}
 		status := l.list(ctx)
-		if status == Present || status == Truncated && l.valid > 0 {
+		if status == labels.Present || status == labels.Truncated && l.valid > 0 {
 			out.Status = status
 			break
 		}
 		out.Status = out.Status.Worse(status)
 	}
 	if out.Status == "" { // no host could be asked
-		out.Status = Unknown
+		out.Status = labels.Unknown
 	}
 	return out, nil
 }
@@ -124,20 +125,24 @@ type lister struct {
 	repo    *remote.Repository
 	host    *remote.Host
 	subject digest.Digest
-	via     Via
+	via     outcome.Endpoint
 	listing *Listing // shared by the hosts: what one found, the next need not
 	found   func([]ocispec.Descriptor)
-	entries int    // that this host listed and no other before it
-	valid   int    // that this host listed and that can be
-	refused Status // the worst that became of the others
+	entries int           // that this host listed and no other before it
+	valid   int           // that this host listed and that can be
+	refused labels.Status // the worst that became of the others
 }
 
-func (l *lister) answer(request string, code int, status Status, detail string) Status {
-	l.listing.Answers = append(l.listing.Answers, Answer{Host: l.host.Host, Mirror: l.repo.IsMirror(l.host), Via: l.via, Request: request, Code: code, Status: status, Detail: Shorten(detail)})
+func (l *lister) answer(request string, code int, status labels.Status, detail string) labels.Status {
+	a := outcome.Answer{Host: l.host.Host, Mirror: l.repo.IsMirror(l.host), Via: l.via, Request: request, Code: code, Status: status, Detail: outcome.Shorten(detail)}
+	if status == labels.Truncated {
+		a.Limit = outcome.LimitListing
+	}
+	l.listing.Answers = append(l.listing.Answers, a)
 	return status
 }
 
-func (l *lister) list(ctx context.Context) Status {
+func (l *lister) list(ctx context.Context) labels.Status {
 	next := l.repo.URL(l.host, "referrers", l.subject.String())
 	visited := map[string]bool{}
 	listed := 0
@@ -153,15 +158,15 @@ func (l *lister) list(ctx context.Context) Status {
 			case a == nil:
 				return status
 			case page > 1:
-				return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+				return l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
 			}
 			l.answer(request, a.Code, "", "no such endpoint")
 			l.noteMissing(ctx, a.Code)
 			return l.fallback(ctx, a.Code)
 		}
-		listed += len(index.Manifests.List)
-		if !l.take(index.Manifests) {
-			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
+		listed += len(index.Entries)
+		if !l.take(index) {
+			return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
 		link, err := nextPage(a.Header, a.URL)
 		if link != nil && !remote.SameHost(a.URL, next) {
@@ -173,17 +178,17 @@ func (l *lister) list(ctx context.Context) Status {
 		}
 		switch {
 		case err != nil:
-			return l.answer(request, a.Code, Unknown, err.Error())
+			return l.answer(request, a.Code, labels.Unknown, err.Error())
 		case link == nil && listed == 0:
-			return l.answer(request, a.Code, Absent, "")
+			return l.answer(request, a.Code, labels.Absent, "")
 		case link == nil && l.valid == 0:
 			return l.noneCanBe(request, a.Code, listed)
 		case link == nil:
-			return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", listed))
+			return l.answer(request, a.Code, labels.Present, fmt.Sprintf("%d listed", listed))
 		case visited[link.String()]:
-			return l.answer(request, a.Code, Truncated, "its pages lead in a circle")
+			return l.answer(request, a.Code, labels.Truncated, "its pages lead in a circle")
 		case page == MaxPages:
-			return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d pages", MaxPages))
+			return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d pages", MaxPages))
 		}
 		next = link
 	}
@@ -191,11 +196,11 @@ func (l *lister) list(ctx context.Context) Status {
 
 // noneCanBe is the answer of a listing whose entries were all refused: truncated where
 // only limits did so.
-func (l *lister) noneCanBe(request string, code, listed int) Status {
-	if l.refused == Truncated {
-		return l.answer(request, code, Truncated, fmt.Sprintf("%d listed, of which none is within the limits", listed))
+func (l *lister) noneCanBe(request string, code, listed int) labels.Status {
+	if l.refused == labels.Truncated {
+		return l.answer(request, code, labels.Truncated, fmt.Sprintf("%d listed, of which none is within the limits", listed))
 	}
-	return l.answer(request, code, Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
+	return l.answer(request, code, labels.Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
 }
 
 // keepNamespace tells a mirror again for which registry it stands: many leave
@@ -242,8 +247,8 @@ func lacksEndpoint(code int) bool {
 // tag (OCI distribution-spec, "Referrers Tag Schema"). If there is none, that is
 // the registry's word only if the endpoint answered 404: whatever answers 405 may
 // keep the registry from being asked.
-func (l *lister) fallback(ctx context.Context, endpoint int) Status {
-	l.via = ViaFallbackTag
+func (l *lister) fallback(ctx context.Context, endpoint int) labels.Status {
+	l.via = outcome.EndpointFallbackTag
 	tag := remote.FallbackTag(l.subject)
 	request := "tag " + tag
 	if !l.host.Capabilities.Has(docker.HostCapabilityResolve) {
@@ -252,55 +257,55 @@ func (l *lister) fallback(ctx context.Context, endpoint int) Status {
 	a, index, status := l.page(ctx, request, l.repo.URL(l.host, "manifests", tag))
 	switch {
 	case index == nil && a != nil && a.Code == http.StatusNotFound && endpoint == http.StatusNotFound:
-		return l.answer(request, a.Code, Absent, "")
+		return l.answer(request, a.Code, labels.Absent, "")
 	case index == nil && a != nil && a.Code == http.StatusNotFound:
-		return l.answer(request, a.Code, Unknown, fmt.Sprintf("nothing is there, but the endpoint's %d does not say that there are no referrers", endpoint))
+		return l.answer(request, a.Code, labels.Unknown, fmt.Sprintf("nothing is there, but the endpoint's %d does not say that there are no referrers", endpoint))
 	case index == nil && a != nil:
-		return l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+		return l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
 	case index == nil:
 		return status
-	case !l.take(index.Manifests):
-		return l.answer(request, a.Code, Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
-	case len(index.Manifests.List) == 0:
-		return l.answer(request, a.Code, Absent, "")
+	case !l.take(index):
+		return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
+	case len(index.Entries) == 0:
+		return l.answer(request, a.Code, labels.Absent, "")
 	case l.valid == 0:
-		return l.noneCanBe(request, a.Code, len(index.Manifests.List))
+		return l.noneCanBe(request, a.Code, len(index.Entries))
 	default:
-		return l.answer(request, a.Code, Present, fmt.Sprintf("%d listed", len(index.Manifests.List)))
+		return l.answer(request, a.Code, labels.Present, fmt.Sprintf("%d listed", len(index.Entries)))
 	}
 }
 
 // page reads one page. If the answer holds none, index is nil. The answer is then nil
 // too if its status has been recorded; otherwise its code may mean that the host lacks
 // the endpoint or the tag, which is for the caller to judge.
-func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.Answer, *artifact.Index, Status) {
+func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.Answer, *artifact.Index, labels.Status) {
 	accept := ocispec.MediaTypeImageIndex
-	if l.via == ViaFallbackTag {
+	if l.via == outcome.EndpointFallbackTag {
 		accept = remote.AcceptAny
 	}
 	a, err := l.repo.Get(ctx, l.host, u, accept)
 	switch {
 	case errors.Is(err, remote.ErrTooLarge):
-		return nil, nil, l.answer(request, a.Code, Truncated, err.Error())
+		return nil, nil, l.answer(request, a.Code, labels.Truncated, err.Error())
 	case err != nil:
-		return nil, nil, l.answer(request, a.StatusCode(), Unknown, err.Error())
+		return nil, nil, l.answer(request, a.StatusCode(), labels.Unknown, err.Error())
 	case lacksEndpoint(a.Code):
-		return a, nil, Unknown
+		return a, nil, labels.Unknown
 	case a.Code != http.StatusOK:
-		return nil, nil, l.answer(request, a.Code, Unknown, http.StatusText(a.Code))
+		return nil, nil, l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
 	case a.MediaType() != ocispec.MediaTypeImageIndex:
-		return nil, nil, l.answer(request, a.Code, Unknown, fmt.Sprintf("content type %q is no listing", a.MediaType()))
+		return nil, nil, l.answer(request, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no listing", a.MediaType()))
 	}
 	index, err := artifact.ParseIndex(a.Body)
 	if err != nil {
-		return nil, nil, l.answer(request, a.Code, Unknown, err.Error())
+		return nil, nil, l.answer(request, a.Code, labels.Unknown, err.Error())
 	}
-	return a, index, Present
+	return a, index, labels.Present
 }
 
 // take adds the entries to the listing, each digest once. It is false where
 // there are more than the limit.
-func (l *lister) take(entries artifact.Descriptors) bool {
+func (l *lister) take(page *artifact.Index) bool {
 	before := len(l.listing.Referrers)
 	var again []ocispec.Descriptor
 	defer func() { l.found(slices.Concat(again, l.listing.Referrers[before:])) }()
@@ -308,8 +313,9 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 	for i, d := range l.listing.Referrers {
 		known[d.Digest] = i
 	}
-	for _, d := range entries.List {
-		if i, ok := known[d.Digest]; ok {
+	for _, entry := range page.Entries {
+		d := entry.Descriptor
+		if i, ok := known[d.Digest]; ok && entry.Err == nil {
 			l.valid++
 			if first := &l.listing.Referrers[i]; contradict(*first, d) {
 				first.ArtifactType, first.Annotations = "", nil
@@ -322,14 +328,16 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 		if l.entries++; l.entries > MaxEntries {
 			return false
 		}
-		err := remote.Check(d, MaxListedSize)
+		err := artifact.Check(d, MaxListedSize)
 		switch {
+		case entry.Err != nil:
+			l.reject(d, labels.Unknown, fmt.Sprintf("its entry cannot be read: %v", entry.Err))
 		case errdefs.IsResourceExhausted(err):
-			l.reject(d, Truncated, err.Error())
+			l.reject(d, labels.Truncated, err.Error())
 		case err != nil:
-			l.reject(d, Unknown, err.Error())
-		case !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType):
-			l.reject(d, Unknown, fmt.Sprintf("media type %q is neither a manifest's nor an index's", d.MediaType))
+			l.reject(d, labels.Unknown, err.Error())
+		case !artifact.IsReferrer(d.MediaType):
+			l.reject(d, labels.Unknown, fmt.Sprintf("media type %q is neither a manifest's nor an index's", d.MediaType))
 		case d.Digest == l.subject:
 			l.reject(d, "", "it is the subject itself")
 		default:
@@ -337,11 +345,11 @@ func (l *lister) take(entries artifact.Descriptors) bool {
 			known[d.Digest] = len(l.listing.Referrers)
 			// The size is a hint: a manifest is fetched up to the limit of manifests
 			// and held against its digest, whatever the listing says.
-			d.Size = min(d.Size, remote.MaxManifestSize)
+			d.Size = min(d.Size, artifact.MaxManifestSize)
 			l.listing.Referrers = append(l.listing.Referrers, d)
 		}
 	}
-	return !entries.More
+	return !page.More
 }
 
 // contradict reports whether two entries of one digest say of it what cannot both be
@@ -353,8 +361,8 @@ func contradict(first, other ocispec.Descriptor) bool {
 		(first.ArtifactType != other.ArtifactType || !maps.Equal(first.Annotations, other.Annotations))
 }
 
-func (l *lister) reject(d ocispec.Descriptor, status Status, reason string) {
+func (l *lister) reject(d ocispec.Descriptor, status labels.Status, reason string) {
 	l.refused = l.refused.Worse(status)
-	d.MediaType, d.ArtifactType, d.Digest = Shorten(d.MediaType), Shorten(d.ArtifactType), digest.Digest(Shorten(d.Digest.String()))
-	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Status: status, Reason: Shorten(reason)})
+	d.MediaType, d.ArtifactType, d.Digest = outcome.Shorten(d.MediaType), outcome.Shorten(d.ArtifactType), digest.Digest(outcome.Shorten(d.Digest.String()))
+	l.listing.Rejected = append(l.listing.Rejected, Rejection{Descriptor: d, Status: status, Reason: outcome.Shorten(reason)})
 }

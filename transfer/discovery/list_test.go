@@ -14,6 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -77,7 +79,7 @@ type row struct {
 	script func(s *hostile.Server)
 	limits remote.Limits // zero: quick
 
-	status    Status
+	status    labels.Status
 	referrers []ocispec.Descriptor
 	rejected  int
 	answers   []string // "request: code status" of each
@@ -130,7 +132,7 @@ func checkDigests(t *testing.T, got, want []ocispec.Descriptor) {
 	}
 }
 
-func checkAnswers(t *testing.T, got []Answer, host string, want []string) {
+func checkAnswers(t *testing.T, got []outcome.Answer, host string, want []string) {
 	t.Helper()
 	var said []string
 	for _, a := range got {
@@ -172,72 +174,72 @@ func TestRegistryAnswers(t *testing.T) {
 	html := hostile.Content("text/html; charset=utf-8", []byte("<html><body>please log in</body></html>"))
 	for _, tc := range []row{
 		{name: "200, an image index", script: answering(hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api}},
 		{name: "200, an image index: one page of it", script: answering(hostile.Index(one...).With("Link", page2), hostile.Index(entry(2))),
-			status: Present, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+			status: labels.Present, referrers: entries(1, 2), answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
 		{name: "200, content type with a parameter", script: answering(hostile.Index(one...).With("Content-Type", "Application/vnd.oci.image.index.v1+json; charset=utf-8")),
-			status: Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api}},
 		{name: "200, an index without manifests", script: func(s *hostile.Server) {
 			s.On(api, hostile.Index())
 			s.On(tag, hostile.Index(one...)) // must not be consulted
-		}, status: Absent, answers: []string{"referrers: 200 absent"}, requests: []string{api}},
+		}, status: labels.Absent, answers: []string{"referrers: 200 absent"}, requests: []string{api}},
 		{name: "200, an index whose manifests are null", script: answering(hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":null}`))),
-			status: Absent, answers: []string{"referrers: 200 absent"}, requests: []string{api}},
+			status: labels.Absent, answers: []string{"referrers: 200 absent"}, requests: []string{api}},
 		{name: "200, an empty first page and one entry on the second", script: answering(hostile.Index().With("Link", page2), hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+			status: labels.Present, referrers: one, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
 		{name: "404, and the tag's index", script: missing(404, hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "404 (also NAME_UNKNOWN)", script: func(s *hostile.Server) {
 			unknown := hostile.Content("application/json", []byte(`{"errors":[{"code":"NAME_UNKNOWN"}]}`))
 			unknown.Code = 404
 			s.On(api, unknown)
 			s.On(tag, unknown)
-		}, status: Absent, answers: []string{"referrers: 404", "tag: 404 absent"}, requests: []string{api, tag}},
+		}, status: labels.Absent, answers: []string{"referrers: 404", "tag: 404 absent"}, requests: []string{api, tag}},
 		{name: "404, and the tag's index has no manifests", script: missing(404, hostile.Index()),
-			status: Absent, answers: []string{"referrers: 404", "tag: 200 absent"}, requests: []string{api, tag}},
+			status: labels.Absent, answers: []string{"referrers: 404", "tag: 200 absent"}, requests: []string{api, tag}},
 		{name: "400", script: missing(400, hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 400", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 400", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "405", script: missing(405, hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 405", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 405", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "405, and nothing under the tag: only 404 says that there are none", script: missing(405, hostile.Status(404)),
-			status: Unknown, answers: []string{"referrers: 405", "tag: 404 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 405", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "406", script: missing(406, hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 406", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 406", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "501", script: missing(501, hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 501", "tag: 200 present"}, requests: []string{api, tag}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 501", "tag: 200 present"}, requests: []string{api, tag}},
 		{name: "501, and nothing under the tag", script: missing(501, hostile.Status(404)),
-			status: Unknown, answers: []string{"referrers: 501", "tag: 404 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 501", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "501, and the tag's index has no manifests", script: missing(501, hostile.Index()),
-			status: Absent, answers: []string{"referrers: 501", "tag: 200 absent"}, requests: []string{api, tag}},
+			status: labels.Absent, answers: []string{"referrers: 501", "tag: 200 absent"}, requests: []string{api, tag}},
 		{name: "404, and the tag's 403 as Artifactory gives it", script: missing(404, hostile.Status(403)),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 403 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 403 unknown"}, requests: []string{api, tag}},
 		{name: "404, and the tag's 400: only the endpoint may be missing so", script: missing(404, hostile.Status(400)),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 400 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 400 unknown"}, requests: []string{api, tag}},
 		{name: "404, and an image under the tag", script: missing(404, hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "200 with HTML", script: answering(html),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "200 with another content type", script: answering(hostile.Index(one...).With("Content-Type", "application/json")),
-			status: Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "404, and the tag's HTML", script: missing(404, html),
-			status: Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "401", script: answering(hostile.Status(401)),
-			status: Unknown, answers: []string{"referrers: 401 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 401 unknown"}, requests: []string{api}},
 		{name: "403", script: answering(hostile.Status(403)),
-			status: Unknown, answers: []string{"referrers: 403 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 403 unknown"}, requests: []string{api}},
 		{name: "429", script: answering(hostile.Status(429).With("Retry-After", "1")),
-			status: Unknown, answers: []string{"referrers: 429 unknown"}, requests: []string{api, api}},
+			status: labels.Unknown, answers: []string{"referrers: 429 unknown"}, requests: []string{api, api}},
 		{name: "503", script: answering(hostile.Status(503).With("Retry-After", "1")),
-			status: Unknown, answers: []string{"referrers: 503 unknown"}, requests: []string{api, api}},
+			status: labels.Unknown, answers: []string{"referrers: 503 unknown"}, requests: []string{api, api}},
 		{name: "500, then the listing", script: answering(hostile.Status(500), hostile.Index(one...)),
-			status: Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
+			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
 		{name: "time-out", script: answering(hostile.Answer{Hang: true}),
 			limits: remote.Limits{Request: 200 * time.Millisecond, Backoff: time.Millisecond},
-			status: Unknown, answers: []string{"referrers: 0 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 0 unknown"}, requests: []string{api}},
 		{name: "a code that nobody knows", script: answering(hostile.Status(299)),
-			status: Unknown, answers: []string{"referrers: 299 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 299 unknown"}, requests: []string{api}},
 		{name: "204", script: answering(hostile.Status(204)),
-			status: Unknown, answers: []string{"referrers: 204 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 204 unknown"}, requests: []string{api}},
 	} {
 		tc.run(t)
 	}
@@ -251,7 +253,7 @@ func TestPagesOfARedirectedListing(t *testing.T) {
 	s.On("/cache/listing", hostile.Index(entry(1)).With("Link", next("more")))
 	s.On("/cache/more", hostile.Index(entry(2)))
 	l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
-	if err != nil || l.Status != Present {
+	if err != nil || l.Status != labels.Present {
 		t.Errorf("%s, %v, want present", l.Status, err)
 	}
 	checkDigests(t, l.Referrers, entries(1, 2))
@@ -266,7 +268,7 @@ func TestPagesOfARedirectedListing(t *testing.T) {
 			s.On(api, hostile.Status(307).With("Location", edge.URL()+"/listing"))
 			edge.On("/listing", hostile.Index(entry(1)).With("Link", next(target(s, edge))))
 			l, err := registry(t, s.Host(), quick, s.RegistryHost(pullResolve)).List(t.Context(), subject)
-			if err != nil || l.Status != Unknown {
+			if err != nil || l.Status != labels.Unknown {
 				t.Errorf("%s, %v, want unknown", l.Status, err)
 			}
 			checkDigests(t, l.Referrers, entries(1, 1))
@@ -285,7 +287,7 @@ func TestRedirectElsewhereIsFollowedWithCare(t *testing.T) {
 		host := s.RegistryHost(pullResolve)
 		host.Header = map[string][]string{"X-Secret": {"secret"}}
 		l, err := registry(t, s.Host(), quick, host).List(t.Context(), subject)
-		if err != nil || l.Status != Present {
+		if err != nil || l.Status != labels.Present {
 			t.Fatalf("%d: %s, %v, want the listing", code, l.Status, err)
 		}
 		checkAnswers(t, l.Answers, s.Host(), []string{"referrers: 200 present"})
@@ -298,11 +300,11 @@ func TestRedirectElsewhereIsFollowedWithCare(t *testing.T) {
 	}
 }
 
-func TestRow24SubjectThatNoURLCanBeBuiltFrom(t *testing.T) {
+func TestSubjectThatIsNoDigestIsNotAskedAbout(t *testing.T) {
 	s := hostile.New(t)
 	r := registry(t, s.Host(), quick, s.RegistryHost(pullResolve))
 	for _, bad := range []digest.Digest{"", "../../../_catalog", "sha256:..?x", "sha256:", subject[:20], subject + "?x"} {
-		if l, err := r.List(t.Context(), bad); !errdefs.IsInvalidArgument(err) || l.Status == Absent {
+		if l, err := r.List(t.Context(), bad); !errdefs.IsInvalidArgument(err) || l.Status == labels.Absent {
 			t.Errorf("%q: %q, %v, want errdefs.ErrInvalidArgument", bad, l.Status, err)
 		}
 	}

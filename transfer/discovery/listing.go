@@ -8,44 +8,19 @@
 package discovery
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
-
-// Status is what is known of a subject's referrers.
-type Status string
-
-// The statuses of a listing.
-const (
-	// Present says that the registry listed referrers, all of them.
-	Present Status = "present"
-	// Absent says that every host asked answered that there are none.
-	Absent Status = "absent"
-	// Unknown says that it could not be learnt, at least not in full.
-	Unknown Status = "unknown"
-	// Truncated says that there are more than a limit let in.
-	Truncated Status = "truncated"
-)
-
-// Worse returns the status of two that says less: unknown, then truncated, then
-// present, then absent.
-func (s Status) Worse(t Status) Status {
-	rank := map[Status]int{Absent: 1, Present: 2, Truncated: 3, Unknown: 4}
-	if rank[t] > rank[s] {
-		return t
-	}
-	return s
-}
 
 // Listing is the answer to "what refers to this subject?".
 type Listing struct {
 	Subject digest.Digest
 	Began   time.Time // before the first request
-	Status  Status
+	Status  labels.Status
 	// Referrers are the descriptors listed, each once, in the registry's
 	// order. Their digests are well formed, and their sizes, which may be wrong,
 	// are cut to what a manifest may have; all else about them is the registry's
@@ -55,7 +30,7 @@ type Listing struct {
 	// Rejected are the entries that cannot be what they claim.
 	Rejected []Rejection
 	// Answers are the requests made, and what came of each.
-	Answers []Answer
+	Answers []outcome.Answer
 }
 
 // Rejection is an entry of a listing that is not looked at further.
@@ -63,55 +38,6 @@ type Rejection struct {
 	ocispec.Descriptor
 	// Status is what the entry makes of the subject's, if it was wanted:
 	// unknown, truncated, or "" for an entry that no one can want.
-	Status Status
+	Status labels.Status
 	Reason string
-}
-
-// Via is the way by which a host was asked.
-type Via string
-
-// The ways to ask.
-const (
-	// ViaEndpoint is the referrers endpoint.
-	ViaEndpoint Via = "endpoint"
-	// ViaFallbackTag is the tag that holds the listing where a host has no
-	// such endpoint.
-	ViaFallbackTag Via = "fallback_tag"
-	// ViaCosignTag is a tag of cosign's own.
-	ViaCosignTag Via = "cosign_tag"
-)
-
-// Answer is what one request taught.
-type Answer struct {
-	Host    string
-	Mirror  bool   // the host goes by another name than the registry
-	Via     Via    // "" where no host could be asked
-	Request string // "referrers", "page 2", "tag sha256-…"
-	Code    int    // HTTP status; 0 where none came
-	Status  Status // "" where the host cannot tell
-	Detail  string
-}
-
-// Shorten cuts text from the network to a length that logs and error messages
-// bear.
-func Shorten(s string) string {
-	const most = 300
-	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
-}
-
-func (a Answer) String() string {
-	s := a.Host + ": " + a.Request
-	if a.Status != "" {
-		s += ": " + string(a.Status)
-	}
-	if a.Code != 0 {
-		s += fmt.Sprintf(" (HTTP %d)", a.Code)
-	}
-	if a.Detail != "" {
-		s += ": " + a.Detail
-	}
-	return s
 }

@@ -1,12 +1,14 @@
 package discovery
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // malformed are entries that cannot be what they claim, each in its own way.
@@ -25,19 +27,68 @@ func TestListingOfNothingThatCanBe(t *testing.T) {
 	bad, good := hostile.Index(malformed()...), hostile.Index(entry(9))
 	for _, tc := range []row{
 		{name: "all are malformed", script: answering(bad),
-			status: Unknown, rejected: 4, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, rejected: 4, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
 		{name: "all are malformed, under the tag", script: missing(404, bad),
-			status: Unknown, rejected: 4, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
+			status: labels.Unknown, rejected: 4, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "all are malformed, over two pages", script: answering(bad.With("Link", next("?page=2")), bad),
-			status: Unknown, rejected: 8, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
+			status: labels.Unknown, rejected: 8, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
 		{name: "all are malformed, and an empty page", script: answering(bad.With("Link", next("?page=2")), hostile.Index()),
-			status: Unknown, rejected: 4, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
+			status: labels.Unknown, rejected: 4, answers: []string{"referrers, page 2: 200 unknown"}, requests: []string{api, api}},
 		{name: "a good one on the second page", script: answering(bad.With("Link", next("?page=2")), good),
-			status: Present, referrers: entries(9, 9), rejected: 4, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+			status: labels.Present, referrers: entries(9, 9), rejected: 4, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
 		{name: "a good one on the first page", script: answering(good.With("Link", next("?page=2")), bad),
-			status: Present, referrers: entries(9, 9), rejected: 4, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+			status: labels.Present, referrers: entries(9, 9), rejected: 4, answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
 	} {
 		tc.run(t)
+	}
+}
+
+// TestMalformedEntryHidesNoOther has listings with one entry that cannot be read, in each
+// field and at each place: it is refused, and the one beside it is found.
+func TestMalformedEntryHidesNoOther(t *testing.T) {
+	const whole = `"mediaType":"application/vnd.oci.image.manifest.v1+json","size":7,"artifactType":"a/b"`
+	good, err := json.Marshal(entry(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, members := range map[string]string{
+		"a number among annotations":     `"digest":"` + string(entry(1).Digest) + `",` + whole + `,"annotations":{"a":1}`,
+		"annotations that are none":      `"annotations":[],` + whole,
+		"annotations twice":              whole + `,"annotations":{"a":"b"},"annotations":{"c":"d"}`,
+		"one annotation twice":           whole + `,"annotations":{"a":"b","a":"c"}`,
+		"a digest that is an array":      `"digest":[],` + whole,
+		"a digest that is a number":      `"digest":7,` + whole,
+		"two digests":                    `"digest":"` + string(entry(1).Digest) + `","digest":"` + string(entry(2).Digest) + `",` + whole,
+		"a digest in capitals":           `"digest":"` + string(entry(1).Digest) + `","DIGEST":"` + string(entry(2).Digest) + `",` + whole,
+		"no digest":                      whole,
+		"a size beyond 64 bits":          `"digest":"` + string(entry(1).Digest) + `","size":1180591620717411303424`,
+		"a size with a fraction":         `"digest":"` + string(entry(1).Digest) + `","size":1.5`,
+		"a size that is text":            `"digest":"` + string(entry(1).Digest) + `","size":"7"`,
+		"a media type that is an object": `"digest":"` + string(entry(1).Digest) + `","mediaType":{}`,
+		"an artifact type that is true":  `"digest":"` + string(entry(1).Digest) + `","artifactType":true`,
+		"a field nobody knows, twice":    whole + `,"x":1,"x":2`,
+		"a platform with a field twice":  whole + `,"platform":{"os":"a","os":"b"}`,
+		"invalid UTF-8":                  whole + ",\"x\":\"\xff\"",
+		"half a surrogate":               whole + `,"x":"\ud800"`,
+	} {
+		bad := "{" + members + "}"
+		if name == "no digest" {
+			bad = "7" // no object at all
+		}
+		both := hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+bad+`,`+string(good)+`]}`))
+		alone := hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+bad+`]}`))
+		for _, tc := range []row{
+			{name: "beside it", script: answering(both), answers: []string{"referrers: 200 present"}, requests: []string{api}},
+			{name: "under the tag", script: missing(404, both), answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+			{name: "on a later page", script: answering(hostile.Index(entry(9)).With("Link", next("?page=2")), alone),
+				answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+			{name: "on a page before", script: answering(alone.With("Link", next("?page=2")), hostile.Index(entry(9))),
+				answers: []string{"referrers, page 2: 200 present"}, requests: []string{api, api}},
+		} {
+			tc.name = name + ", " + tc.name
+			tc.status, tc.referrers, tc.rejected = labels.Present, entries(9, 9), 1
+			tc.run(t)
+		}
 	}
 }
 
@@ -51,26 +102,26 @@ func TestListingOfNothingThatCanBeHidesNoOther(t *testing.T) {
 		name      string
 		mirror    func(*hostile.Server)
 		upstream  func(*hostile.Server)
-		status    Status
+		status    labels.Status
 		referrers []ocispec.Descriptor
 		answers   []string
 	}{
 		{"the registry lists", answering(bad), answering(good),
-			Present, entries(9, 9), []string{"mirror referrers: 200 unknown", "registry referrers: 200 present"}},
+			labels.Present, entries(9, 9), []string{"mirror referrers: 200 unknown", "registry referrers: 200 present"}},
 		{"the registry lists under the tag", missing(404, bad), missing(404, good),
-			Present, entries(9, 9), []string{"mirror referrers: 404", "mirror tag: 200 unknown", "registry referrers: 404", "registry tag: 200 present"}},
+			labels.Present, entries(9, 9), []string{"mirror referrers: 404", "mirror tag: 200 unknown", "registry referrers: 404", "registry tag: 200 present"}},
 		{"the registry has none", answering(bad), answering(hostile.Index()),
-			Unknown, nil, []string{"mirror referrers: 200 unknown", "registry referrers: 200 absent"}},
+			labels.Unknown, nil, []string{"mirror referrers: 200 unknown", "registry referrers: 200 absent"}},
 		{"both", answering(bad), answering(bad),
-			Unknown, nil, []string{"mirror referrers: 200 unknown", "registry referrers: 200 unknown"}},
+			labels.Unknown, nil, []string{"mirror referrers: 200 unknown", "registry referrers: 200 unknown"}},
 		{"the mirror has none", answering(hostile.Index()), answering(bad),
-			Unknown, nil, []string{"mirror referrers: 200 absent", "registry referrers: 200 unknown"}},
+			labels.Unknown, nil, []string{"mirror referrers: 200 absent", "registry referrers: 200 unknown"}},
 		{"the registry lists what the mirror did, and no more", answering(half...), answering(good),
-			Present, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 present"}},
+			labels.Present, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 present"}},
 		{"so does the registry's tag", answering(half...), missing(404, good),
-			Present, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 404", "registry tag: 200 present"}},
+			labels.Present, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 404", "registry tag: 200 present"}},
 		{"what the mirror listed does not vouch for the registry", answering(half...), answering(bad),
-			Unknown, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 unknown"}},
+			labels.Unknown, entries(8, 9), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 unknown"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mirror, upstream := hostile.New(t), hostile.New(t)
@@ -89,9 +140,9 @@ func TestListingOfNothingThatCanBeHidesNoOther(t *testing.T) {
 	}
 }
 
-// TestRow06MirrorThatLinksToItself has mirrors that leave the parameter "ns" out
+// TestMirrorThatLinksToItselfIsLeft has mirrors that leave the parameter "ns" out
 // of their links: with it, such a link leads back to the page it stands on.
-func TestRow06MirrorThatLinksToItself(t *testing.T) {
+func TestMirrorThatLinksToItselfIsLeft(t *testing.T) {
 	for name, target := range map[string]string{
 		"its path":              api,
 		"nothing but a query":   "?",
@@ -102,7 +153,7 @@ func TestRow06MirrorThatLinksToItself(t *testing.T) {
 			mirror := hostile.New(t)
 			mirror.On(api, hostile.Index(entry(1)).With("Link", next(target)))
 			l, err := registry(t, "registry.test", quick, mirror.RegistryHost(pullResolve)).List(t.Context(), subject)
-			if err != nil || l.Status != Truncated {
+			if err != nil || l.Status != labels.Truncated {
 				t.Errorf("%s, %v, want truncated", l.Status, err)
 			}
 			checkDigests(t, l.Referrers, entries(1, 1))

@@ -12,8 +12,9 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // answers returns what was learnt, with the hosts' names in place of addresses.
@@ -34,42 +35,42 @@ func TestMirror(t *testing.T) {
 		capabilities docker.HostCapabilities // of the mirror; 0: pull and resolve
 		mirror       func(*hostile.Server)
 		upstream     func(*hostile.Server)
-		status       Status
+		status       labels.Status
 		referrers    []ocispec.Descriptor
 		answers      []string
 	}{
 		{"the mirror lists", 0, answering(one), answering(two),
-			Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
-		{"row 42: a mirror that declares nothing but pull is asked", pull, answering(one), answering(two),
-			Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
-		{"row 42: a mirror that declares referrers is asked", pullReferrers, answering(one), answering(two),
-			Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
+			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
+		{"a mirror that declares nothing but pull is asked", pull, answering(one), answering(two),
+			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
+		{"a mirror that declares referrers is asked", pullReferrers, answering(one), answering(two),
+			labels.Present, entries(1, 1), []string{"mirror referrers: 200 present"}},
 		{"404 and 404 do not hide the registry's", 0, missing(404), answering(two),
-			Present, entries(2, 2), []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 200 present"}},
+			labels.Present, entries(2, 2), []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 200 present"}},
 		{"an empty listing does not hide the registry's", 0, answering(hostile.Index()), answering(two),
-			Present, entries(2, 2), []string{"mirror referrers: 200 absent", "registry referrers: 200 present"}},
+			labels.Present, entries(2, 2), []string{"mirror referrers: 200 absent", "registry referrers: 200 present"}},
 		{"a failing mirror does not hide the registry's", 0, answering(hostile.Status(500)), answering(two),
-			Present, entries(2, 2), []string{"mirror referrers: 500 unknown", "registry referrers: 200 present"}},
+			labels.Present, entries(2, 2), []string{"mirror referrers: 500 unknown", "registry referrers: 200 present"}},
 		{"both have none", 0, missing(404), answering(hostile.Index()),
-			Absent, nil, []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 200 absent"}},
+			labels.Absent, nil, []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 200 absent"}},
 		{"a failing mirror, and the registry has none", 0, answering(hostile.Status(403)), missing(404),
-			Unknown, nil, []string{"mirror referrers: 403 unknown", "registry referrers: 404", "registry tag: 404 absent"}},
+			labels.Unknown, nil, []string{"mirror referrers: 403 unknown", "registry referrers: 404", "registry tag: 404 absent"}},
 		{"the mirror has none, and the registry fails", 0, missing(404), answering(hostile.Status(403)),
-			Unknown, nil, []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 403 unknown"}},
+			labels.Unknown, nil, []string{"mirror referrers: 404", "mirror tag: 404 absent", "registry referrers: 403 unknown"}},
 		{"a mirror that may not resolve is not asked for the tag", pull, missing(404, one), missing(404, two),
-			Present, entries(2, 2), []string{"mirror referrers: 404", "mirror tag: 0", "registry referrers: 404", "registry tag: 200 present"}},
+			labels.Present, entries(2, 2), []string{"mirror referrers: 404", "mirror tag: 0", "registry referrers: 404", "registry tag: 200 present"}},
 		{"that mirror cannot tell, and the registry fails", pull, missing(404, one), answering(hostile.Status(403)),
-			Unknown, nil, []string{"mirror referrers: 404", "mirror tag: 0", "registry referrers: 403 unknown"}},
+			labels.Unknown, nil, []string{"mirror referrers: 404", "mirror tag: 0", "registry referrers: 403 unknown"}},
 		{"the mirror's second page fails", 0, answering(hostile.Index(entries(1, 2)...).With("Link", next("?page=2")), hostile.Status(403)), answering(hostile.Index(entries(2, 3)...)),
-			Present, entries(1, 3), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 present"}},
-		{"a mirror whose answer is too large does not hide the registry's", 0, answering(hostile.Answer{Header: one.Header, Announce: remote.MaxManifestSize + 1, Stall: true}), answering(two),
-			Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
+			labels.Present, entries(1, 3), []string{"mirror referrers, page 2: 403 unknown", "registry referrers: 200 present"}},
+		{"a mirror whose answer is too large does not hide the registry's", 0, answering(hostile.Answer{Header: one.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}), answering(two),
+			labels.Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
 		{"an empty page that leads to itself does not hide the registry's", 0, answering(hostile.Index().With("Link", next("?"))), answering(two),
-			Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
+			labels.Present, entries(2, 2), []string{"mirror referrers: 200 truncated", "registry referrers: 200 present"}},
 		{"a mirror that was cut, and the registry has none", 0, answering(hostile.Index().With("Link", next("?"))), answering(hostile.Index()),
-			Truncated, nil, []string{"mirror referrers: 200 truncated", "registry referrers: 200 absent"}},
+			labels.Truncated, nil, []string{"mirror referrers: 200 truncated", "registry referrers: 200 absent"}},
 		{"the mirror's list is too long", 0, answering(hostile.Index(entries(1, MaxEntries+1)...)), answering(two),
-			Truncated, entries(1, MaxEntries), []string{"mirror referrers: 200 truncated"}},
+			labels.Truncated, entries(1, MaxEntries), []string{"mirror referrers: 200 truncated"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mirror, upstream := hostile.New(t), hostile.New(t)
@@ -108,7 +109,7 @@ func TestMirrorIsToldForWhomOnEveryRequest(t *testing.T) {
 	host := mirror.RegistryHost(pullResolve)
 	host.Path = "/proxy/hub"
 	l, err := registry(t, "registry.test", quick, host).List(t.Context(), subject)
-	if err != nil || l.Status != Present {
+	if err != nil || l.Status != labels.Present {
 		t.Fatalf("%s, %v, want present", l.Status, err)
 	}
 	checkDigests(t, l.Referrers, entries(1, 3))
@@ -155,7 +156,7 @@ func TestMirrorsThatDeclareReferrersAreAskedFirst(t *testing.T) {
 		names[s.Host()] = fmt.Sprint(name)
 	}
 	l, err := registry(t, "registry.test", quick, hosts...).List(t.Context(), subject)
-	if err != nil || l.Status != Absent {
+	if err != nil || l.Status != labels.Absent {
 		t.Errorf("%s, %v, want absent", l.Status, err)
 	}
 	// The last is the server that the others stand in for, under another name.
@@ -187,14 +188,14 @@ func TestUnreachableIsUnknownNeverAbsent(t *testing.T) {
 		"there is the registry alone":                         registry(t, dead.Host, quick, dead),
 	} {
 		for range 2 { // the second time it is known to be down
-			if l, err := r.List(t.Context(), subject); err != nil || l.Status != Unknown {
+			if l, err := r.List(t.Context(), subject); err != nil || l.Status != labels.Unknown {
 				t.Errorf("%s: %s, %v, want unknown", name, l.Status, err)
 			}
 		}
 	}
 	listed := hostile.New(t)
 	listed.On(api, hostile.Index(entry(1)))
-	if l, err := registry(t, listed.Host(), quick, dead, listed.RegistryHost(pullResolve)).List(t.Context(), subject); err != nil || l.Status != Present {
+	if l, err := registry(t, listed.Host(), quick, dead, listed.RegistryHost(pullResolve)).List(t.Context(), subject); err != nil || l.Status != labels.Present {
 		t.Errorf("the mirror cannot be reached, the registry lists: %s, %v, want present", l.Status, err)
 	}
 }
@@ -209,7 +210,7 @@ func TestNoHostToAskIsUnknown(t *testing.T) {
 		"referrers, but no pull": registry(t, s.Host(), quick, s.RegistryHost(docker.HostCapabilityReferrers)),
 	} {
 		l, err := r.List(t.Context(), subject)
-		if err != nil || l.Status != Unknown || len(l.Answers) == 0 {
+		if err != nil || l.Status != labels.Unknown || len(l.Answers) == 0 {
 			t.Errorf("%s: %s with %d answers, %v, want unknown and why", name, l.Status, len(l.Answers), err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // TestOrder has the registry behind its mirrors, with the capability "referrers"
@@ -62,9 +63,9 @@ func TestOrder(t *testing.T) {
 			if !tc.first {
 				start("R", byDefault)
 			}
-			want := Absent
+			want := labels.Absent
 			if strings.Contains(tc.lists, tc.asked[len(tc.asked)-1:]) {
-				want = Present
+				want = labels.Present
 			}
 			l, err := registry(t, servers["R"].Host(), quick, hosts...).List(t.Context(), subject)
 			if err != nil || l.Status != want {
@@ -105,14 +106,14 @@ func TestDockerHubIsNoMirror(t *testing.T) {
 	}
 	r := registry(t, "docker.io", quick, host, mirror.RegistryHost(pullResolve))
 	l, err := r.List(t.Context(), subject)
-	if err != nil || l.Status != Present || len(hub.Requests()) > 0 {
+	if err != nil || l.Status != labels.Present || len(hub.Requests()) > 0 {
 		t.Errorf("%s, %v, %d requests to Docker Hub, want the mirror's listing alone", l.Status, err, len(hub.Requests()))
 	}
 	checkDigests(t, l.Referrers, entries(1, 1))
 
 	mirror.On(api, hostile.Index())
 	l, err = r.List(t.Context(), subject)
-	if err != nil || l.Status != Present {
+	if err != nil || l.Status != labels.Present {
 		t.Errorf("%s, %v, want Docker Hub's after the mirror's none", l.Status, err)
 	}
 	checkDigests(t, l.Referrers, entries(2, 2))

@@ -12,13 +12,13 @@ import (
 )
 
 // What an operator can mend is told once for each host, however often it is met.
-func TestRow42WarnedOnce(t *testing.T) {
+func TestHostsAreWarnedAboutOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name, warning string
 		script        func(*hostile.Server)
 	}{
-		{"row 42: a mirror that does not declare referrers", "the mirror is asked although its capabilities", answering(hostile.Index())},
-		{"row 04: an endpoint that answers 405", "is taken to mean that it has no referrers endpoint", missing(405)},
+		{"a mirror that does not declare referrers", "the mirror is asked although its capabilities", answering(hostile.Index())},
+		{"an endpoint that answers 405", "is taken to mean that it has no referrers endpoint", missing(405)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mirror, upstream := hostile.New(t), hostile.New(t)

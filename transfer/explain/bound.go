@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // maxAnswer is how large the JSON of an Explanation may be. containerd's messages take
@@ -31,13 +32,13 @@ func bounded(e *Explanation, limit int) ([]byte, error) {
 	short := *e
 	short.Subjects = slices.Clone(e.Subjects)
 	dropped := make([]int, len(short.Subjects))
-	for _, droppable := range []func(Referrer) bool{
-		func(r Referrer) bool { return r.Status == "" && r.Digest != "" },
-		func(Referrer) bool { return true },
+	for _, droppable := range []func(outcome.Referrer) bool{
+		func(r outcome.Referrer) bool { return r.Status == "" && r.Digest != "" },
+		func(outcome.Referrer) bool { return true },
 	} {
 		for i := len(short.Subjects) - 1; i >= 0 && excess > 0; i-- {
-			kept := []Referrer{}
-			for _, r := range slices.Backward(short.Subjects[i].Left) {
+			kept := []outcome.Referrer{}
+			for _, r := range slices.Backward(short.Subjects[i].Skipped) {
 				if excess <= 0 || !droppable(r) {
 					kept = append(kept, r)
 					continue
@@ -53,13 +54,13 @@ func bounded(e *Explanation, limit int) ([]byte, error) {
 				excess -= len(entry) + len(",")
 			}
 			slices.Reverse(kept)
-			short.Subjects[i].Left = kept
+			short.Subjects[i].Skipped = kept
 		}
 	}
 	for i, n := range dropped {
 		if n > 0 {
-			left := &short.Subjects[i].Left
-			*left = append(*left, Referrer{Reason: fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into %d MiB", n, limit>>20)})
+			skipped := &short.Subjects[i].Skipped
+			*skipped = append(*skipped, outcome.Referrer{Reason: fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into %d MiB", n, limit>>20)})
 		}
 	}
 	data, err = encode(&short)

@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // huge is what a hostile registry can have a pull tell: types of control characters,
@@ -20,17 +20,17 @@ import (
 func huge(subjects, left, doubt int) *Explanation {
 	e := &Explanation{Image: "example.com/app:v1", Refused: "no"}
 	for i := range subjects {
-		s := Subject{
-			Digest: digest.FromString(fmt.Sprint(i)), Status: discovery.Unknown, Answers: []Answer{},
-			Taken: []Referrer{{Digest: digest.FromString("taken"), ArtifactType: "text/taken", Reason: "rule 1"}},
-			Left:  []Referrer{{Reason: "a request failed"}},
+		s := outcome.Subject{
+			Digest: digest.FromString(fmt.Sprint(i)), Status: labels.Unknown, Answers: []outcome.Answer{},
+			Taken:   []outcome.Referrer{{Digest: digest.FromString("taken"), ArtifactType: "text/taken", Reason: "rule 1"}},
+			Skipped: []outcome.Referrer{{Reason: "a request failed"}},
 		}
 		for n := range left {
-			r := Referrer{Digest: digest.FromString(fmt.Sprint(i, n)), ArtifactType: strings.Repeat("\x01", 255), Reason: strings.Repeat("<&\x02", 255)}
+			r := outcome.Referrer{Digest: digest.FromString(fmt.Sprint(i, n)), ArtifactType: strings.Repeat("\x01", 255), Reason: strings.Repeat("<&\x02", 255)}
 			if n%doubt == 0 {
-				r.Status = discovery.Unknown
+				r.Status = labels.Unknown
 			}
-			s.Left = append(s.Left, r)
+			s.Skipped = append(s.Skipped, r)
 		}
 		e.Subjects = append(e.Subjects, s)
 	}
@@ -69,7 +69,7 @@ func TestHugeExplanation(t *testing.T) {
 			for i, s := range got.Subjects {
 				checkShort(t, e.Subjects[i], s, tc.statuses)
 			}
-			if n := len(e.Subjects[0].Left); n != tc.left+1 {
+			if n := len(e.Subjects[0].Skipped); n != tc.left+1 {
 				t.Errorf("the caller's explanation has %d referrers, had %d", n, tc.left+1)
 			}
 		})
@@ -78,22 +78,22 @@ func TestHugeExplanation(t *testing.T) {
 
 // checkShort checks a subject that was shortened: its entries are the first of those
 // that there were, in order, and the last tells how many are missing.
-func checkShort(t *testing.T, whole, short Subject, statuses bool) {
+func checkShort(t *testing.T, whole, short outcome.Subject, statuses bool) {
 	t.Helper()
 	if !reflect.DeepEqual(whole.Taken, short.Taken) || short.Status != whole.Status {
 		t.Errorf("%s: %d are taken, status %s", short.Digest, len(short.Taken), short.Status)
 	}
-	if len(short.Left) == len(whole.Left) {
-		if !reflect.DeepEqual(whole.Left, short.Left) {
+	if len(short.Skipped) == len(whole.Skipped) {
+		if !reflect.DeepEqual(whole.Skipped, short.Skipped) {
 			t.Errorf("%s: what is left differs", short.Digest)
 		}
 		return
 	}
-	kept, note := short.Left[:len(short.Left)-1], short.Left[len(short.Left)-1]
-	if want := fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into 1 MiB", len(whole.Left)-len(kept)); note != (Referrer{Reason: want}) {
+	kept, note := short.Skipped[:len(short.Skipped)-1], short.Skipped[len(short.Skipped)-1]
+	if want := fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into 1 MiB", len(whole.Skipped)-len(kept)); !reflect.DeepEqual(note, outcome.Referrer{Reason: want}) {
 		t.Errorf("%s: the note is %+v, want %q", short.Digest, note, want)
 	}
-	doubts := func(list []Referrer) (n int) {
+	doubts := func(list []outcome.Referrer) (n int) {
 		for _, r := range list {
 			if r.Status != "" || r.Digest == "" {
 				n++
@@ -101,12 +101,12 @@ func checkShort(t *testing.T, whole, short Subject, statuses bool) {
 		}
 		return n
 	}
-	if statuses && doubts(kept) != doubts(whole.Left) {
-		t.Errorf("%s: %d entries that tell of a status or a request are kept, want %d", short.Digest, doubts(kept), doubts(whole.Left))
+	if statuses && doubts(kept) != doubts(whole.Skipped) {
+		t.Errorf("%s: %d entries that tell of a status or a request are kept, want %d", short.Digest, doubts(kept), doubts(whole.Skipped))
 	}
 	i := 0
-	for _, r := range whole.Left {
-		if i < len(kept) && kept[i] == r {
+	for _, r := range whole.Skipped {
+		if i < len(kept) && reflect.DeepEqual(kept[i], r) {
 			i++
 		}
 	}

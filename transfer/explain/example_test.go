@@ -28,7 +28,7 @@ func ExampleNew() {
 		}
 		for _, s := range e.Subjects {
 			fmt.Println(s.Digest, s.Status)
-			for _, r := range s.Left {
+			for _, r := range s.Skipped {
 				fmt.Println("left:", r.ArtifactType, r.Reason)
 			}
 		}

@@ -3,7 +3,7 @@ package explain
 import (
 	"github.com/opencontainers/go-digest"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // Explanation is what a pull would do, or a fetch did, and why.
@@ -24,8 +24,8 @@ type Explanation struct {
 	TimedOut bool `json:"timedOut,omitempty"`
 	// Unasked is how many manifests of the image were not asked about, over the
 	// limit of subjects a pull.
-	Unasked  int       `json:"unasked,omitempty"`
-	Subjects []Subject `json:"subjects"`
+	Unasked  int               `json:"unasked,omitempty"`
+	Subjects []outcome.Subject `json:"subjects"`
 }
 
 // Limits bound what one pull may take; they are keys of the configuration.
@@ -35,49 +35,4 @@ type Limits struct {
 	MaxBlobSize            int64  `json:"maxBlobSize"`  // in bytes
 	MaxTotalSize           int64  `json:"maxTotalSize"` // in bytes
 	MaxConcurrentDownloads int    `json:"maxConcurrentDownloads"`
-}
-
-// Subject is a manifest or index that is asked about.
-type Subject struct {
-	Digest   digest.Digest    `json:"digest"`
-	Platform string           `json:"platform,omitempty"`
-	Image    bool             `json:"image"` // part of the image, not a referrer
-	Stored   bool             `json:"stored"`
-	Status   discovery.Status `json:"status"`
-	Answers  []Answer         `json:"answers"`
-	Taken    []Referrer       `json:"taken"`
-	Left     []Referrer       `json:"left"`
-}
-
-// Answer is what one request to one host taught.
-type Answer struct {
-	Host string `json:"host"`
-	// Mirror says that the host goes by another name than the registry.
-	Mirror bool `json:"mirror,omitempty"`
-	// Via is the way by which the host was asked, "" where none could be.
-	Via     discovery.Via    `json:"via,omitempty"`
-	Request string           `json:"request"`
-	Code    int              `json:"code,omitempty"`
-	Status  discovery.Status `json:"status,omitempty"`
-	// Limit is the limit that cut the answer.
-	Limit  string `json:"limit,omitempty"`
-	Detail string `json:"detail,omitempty"`
-}
-
-// Referrer is one that is taken, or left; a request that failed has no digest.
-type Referrer struct {
-	Digest       digest.Digest `json:"digest,omitempty"`
-	ArtifactType string        `json:"artifactType,omitempty"`
-	// Via is how it came to be known: by a "listing", by a "cosign_tag" or by the
-	// "image_index". Which listing that was the subject's answers tell.
-	Via string `json:"via,omitempty"`
-	// Stored says that it is stored, whole and tied to the subject; after a fetch,
-	// by now.
-	Stored bool   `json:"stored,omitempty"`
-	Reason string `json:"reason"`
-	// Status is what one that was left made of the subject's: unknown, truncated, or
-	// "" where it does not matter to it.
-	Status discovery.Status `json:"status,omitempty"`
-	// Limit is the limit that kept it from being taken.
-	Limit string `json:"limit,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -24,7 +25,7 @@ func BenchmarkGather(b *testing.B) {
 					listed = append(listed, w.artifact(spdx, &w.subject, w.serve(fmt.Sprint("blob ", i))))
 				}
 				w.list(w.subject, listed...)
-				config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+				config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 				config.Limits.MaxReferrers, config.Limits.Timeout, config.Progress = n, 10*time.Minute, nil
 				b.StartTimer()
 				g := New(w.ctx, config)

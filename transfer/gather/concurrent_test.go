@@ -7,9 +7,12 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -27,7 +30,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 		sbom := w.artifact(spdx, &w.subject, blobs...)
 		w.list(w.subject, sbom)
 
-		config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+		config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 		first, second := New(storetest.Leased(w.ctx, t, w.db), config), New(w.ctx, config)
 		first.Image(w.subject)
 		for w.asked("/blobs/") == 0 {
@@ -41,7 +44,7 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 		first.Close()
 		out := second.Wait(w.ctx)
 		second.Close()
-		if s := out.Subjects[0]; s.Status != discovery.Present || len(s.Taken) != 1 {
+		if s := out.Subjects[0]; s.Status != labels.Present || len(s.Taken) != 1 {
 			t.Fatalf("the other pull lost the referrer: %s", s.Why)
 		}
 		w.wantNoIngest()
@@ -52,8 +55,8 @@ func TestCancelledPullLeavesTheOtherAlone(t *testing.T) {
 func TestPullsAtOnceFetchOnce(t *testing.T) {
 	w := newWorld(t)
 	w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("shared")))
-	config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
-	outcomes := make(chan *Outcome)
+	config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
+	outcomes := make(chan *outcome.Outcome)
 	const pulls = 20
 	for range pulls {
 		go func() {
@@ -68,10 +71,11 @@ func TestPullsAtOnceFetchOnce(t *testing.T) {
 			t.Errorf("a pull lost the referrer: %s", s.Why)
 		}
 	}
-	for what, want := range map[string]int{"/manifests/": 1, "/blobs/": 1} {
-		if n := w.asked(what); n != want {
-			t.Errorf("%d requests for %s, want %d", n, what, want)
-		}
+	if n := w.asked("/blobs/"); n != 1 {
+		t.Errorf("%d requests for the blob, want 1", n)
+	}
+	if n := w.asked("/manifests/"); n < 1 || n > pulls {
+		t.Errorf("%d requests for the manifest, want one a pull at most", n)
 	}
 }
 
@@ -94,7 +98,7 @@ func TestCosignTagsInCircles(t *testing.T) {
 	w.server.On(tag+".sig", hostile.Content(ocispec.MediaTypeImageManifest, data))
 	w.server.On(tag+".att", hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{"mediaType":"`+ocispec.MediaTypeImageConfig+`"},"layers":[{"mediaType":"`+ocispec.MediaTypeImageLayer+`"}]}`)))
 	w.list(w.subject)
-	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetAttestations}, Required: []string{policy.SetSignatures}}, func(c *Config) { c.Cosign = CosignAlways })
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetAttestations}, Required: []string{artifact.SetSignatures}}, func(c *Config) { c.Cosign = CosignAlways })
 	w.wantTied(w.subject)
 	if err := out.Enforce("image", sel); err == nil {
 		t.Error("the image is its own signature")
@@ -115,7 +119,7 @@ func TestDecoyDoesNotSpoilSharedContent(t *testing.T) {
 	w.list(w.subject, decoy, honest)
 	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxConcurrentDownloads = 1 })
 	w.wantTied(w.subject, honest)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 }
 
 // A wanted entry that a limit refused must not leave the subject "present".
@@ -126,5 +130,5 @@ func TestEntryOverTheLimitTruncates(t *testing.T) {
 	w.list(w.subject, huge, sbom)
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 }

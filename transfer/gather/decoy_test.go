@@ -10,8 +10,11 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -19,7 +22,7 @@ const oci = "application/vnd.oci.empty.v1+json"
 
 // Registries that list no types: what is not wanted must not fill the cap, nor
 // claims of size the limit, before the manifests have spoken.
-func TestRow15DecoysWithoutTypes(t *testing.T) {
+func TestDecoysWithoutTypesDoNotFillTheCap(t *testing.T) {
 	for _, listed := range []string{oci, signature} { // how the signature is listed
 		w := newWorld(t)
 		var entries []ocispec.Descriptor
@@ -34,7 +37,7 @@ func TestRow15DecoysWithoutTypes(t *testing.T) {
 		sig := w.artifact(signature, &w.subject, w.serve("signed"))
 		sig.ArtifactType = listed
 		w.list(w.subject, append(entries, sig)...)
-		out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 2 })
+		out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 2 })
 		w.wantTied(w.subject, sig)
 		if err := out.Enforce("image", sel); err != nil {
 			t.Errorf("listed as %s: %.300v", listed, err)
@@ -51,11 +54,11 @@ func TestCapCountsWhatManifestsDecide(t *testing.T) {
 		entries = append(entries, d)
 	}
 	w.list(w.subject, entries...)
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 3 })
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxReferrers = 3 })
 	if n := len(w.tied(w.subject)); n != 3 {
 		t.Errorf("%d are tied, want 3", n)
 	}
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 }
 
 // A decoy of the same digest, first in the listing, neither hides a signature nor is told
@@ -68,11 +71,11 @@ func TestDecoyOfTheSameDigestIsNotLeft(t *testing.T) {
 	path := base + "referrers/" + w.subject.Digest.String()
 	w.server.On(path, hostile.Index(decoy).With("Link", `<`+path+`/next>; rel="next"`))
 	w.server.On(path+"/next", hostile.Index(sig))
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1})
 	w.wantTied(w.subject, sig)
-	w.wantStatus(out, discovery.Present)
-	if err := out.Enforce("image", sel); err != nil || len(out.Subjects[0].Left) != 0 {
-		t.Errorf("%v, left are %+v", err, out.Subjects[0].Left)
+	w.wantStatus(out, labels.Present)
+	if err := out.Enforce("image", sel); err != nil || len(out.Subjects[0].Skipped) != 0 {
+		t.Errorf("%v, left are %+v", err, out.Subjects[0].Skipped)
 	}
 }
 
@@ -93,7 +96,7 @@ func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+".sig", hostile.Content(ocispec.MediaTypeImageManifest, data))
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
 	w.wantTied(w.subject, sig)
 	if err := out.Enforce("image", sel); err != nil {
 		t.Error(err)
@@ -102,13 +105,13 @@ func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
 
 // Where one host has the tag, the host that failed before is not missed.
 func TestCosignsTagAtTheSecondHost(t *testing.T) {
-	s := &subject{status: discovery.Absent}
-	s.add([]discovery.Answer{{Status: discovery.Unknown}, {Status: discovery.Present}})
-	if s.status != discovery.Absent { // until what lies there is taken
+	s, sig := &subject{status: labels.Absent}, discovery.CosignKinds[0]
+	s.addTag(sig, nil, []outcome.Answer{{Status: labels.Unknown}, {Status: labels.Present}})
+	if s.status != labels.Absent { // until what lies there is taken
 		t.Errorf("status %q", s.status)
 	}
-	s.add([]discovery.Answer{{Status: discovery.Absent}, {Status: discovery.Unknown}})
-	if s.status != discovery.Unknown {
+	s.addTag(sig, nil, []outcome.Answer{{Status: labels.Absent}, {Status: labels.Unknown}})
+	if s.status != labels.Unknown {
 		t.Errorf("status %q", s.status)
 	}
 }
@@ -116,7 +119,7 @@ func TestCosignsTagAtTheSecondHost(t *testing.T) {
 // A signature on the index is one for all; one on a platform's manifest says nothing
 // of another platform.
 func TestRequiredHoldsForEachPlatform(t *testing.T) {
-	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, Required: []string{policy.SetSignatures}}})
+	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, Required: []string{artifact.SetSignatures}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,36 +127,36 @@ func TestRequiredHoldsForEachPlatform(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken := []Taken{{Descriptor: ocispec.Descriptor{ArtifactType: signature}}}
-	at := func(mediaType, name string, taken []Taken) Subject {
-		return Subject{Descriptor: ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromString(name)}, Image: true, Status: discovery.Present, Taken: taken}
+	taken := []outcome.Referrer{{ArtifactType: signature}}
+	at := func(mediaType, name string, taken []outcome.Referrer) outcome.Subject {
+		return outcome.Subject{MediaType: mediaType, Digest: digest.FromString(name), Image: true, Status: labels.Present, Taken: taken}
 	}
-	below := func(parent string, s Subject) Subject {
+	below := func(parent string, s outcome.Subject) outcome.Subject {
 		s.Parents = append(s.Parents, digest.FromString(parent))
 		return s
 	}
 	index, amd64, arm64 := ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageManifest
 	for _, tc := range []struct {
 		name     string
-		subjects []Subject
+		subjects []outcome.Subject
 		missing  []string // of which
 	}{
-		{"on the index", []Subject{at(index, "index", taken), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", nil))}, nil},
-		{"on each manifest", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", taken)), below("index", at(arm64, "arm64", taken))}, nil},
-		{"on one of two", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", taken))}, []string{"amd64"}},
-		{"nowhere", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil))}, []string{""}},
-		{"a single manifest", []Subject{at(amd64, "amd64", taken)}, nil},
-		{"an index alone", []Subject{at(index, "index", nil)}, []string{""}},
-		{"on an index that lies beside", []Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)),
+		{"on the index", []outcome.Subject{at(index, "index", taken), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", nil))}, nil},
+		{"on each manifest", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", taken)), below("index", at(arm64, "arm64", taken))}, nil},
+		{"on one of two", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", taken))}, []string{"amd64"}},
+		{"nowhere", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil))}, []string{""}},
+		{"a single manifest", []outcome.Subject{at(amd64, "amd64", taken)}, nil},
+		{"an index alone", []outcome.Subject{at(index, "index", nil)}, []string{""}},
+		{"on an index that lies beside", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)),
 			below("index", at(index, "nested", taken)), below("nested", at(arm64, "arm64", nil))}, []string{"amd64"}},
-		{"on the index above a nested one", []Subject{at(index, "index", taken), below("index", at(index, "nested", nil)), below("nested", at(arm64, "arm64", nil))}, nil},
-		{"below two indexes, one of which is signed", []Subject{at(index, "index", nil), below("index", at(index, "nested", taken)),
+		{"on the index above a nested one", []outcome.Subject{at(index, "index", taken), below("index", at(index, "nested", nil)), below("nested", at(arm64, "arm64", nil))}, nil},
+		{"below two indexes, one of which is signed", []outcome.Subject{at(index, "index", nil), below("index", at(index, "nested", taken)),
 			below("nested", below("index", at(arm64, "arm64", nil)))}, nil},
-		{"on an index that is none of the image's", []Subject{at(index, "index", nil), below("stranger", at(amd64, "amd64", nil)),
-			{Descriptor: ocispec.Descriptor{MediaType: index, Digest: digest.FromString("stranger")}, Taken: taken}}, []string{""}},
+		{"on an index that is none of the image's", []outcome.Subject{at(index, "index", nil), below("stranger", at(amd64, "amd64", nil)),
+			{MediaType: index, Digest: digest.FromString("stranger"), Taken: taken}}, []string{""}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := (&Outcome{Subjects: tc.subjects}).Enforce("image", sel)
+			err := (&outcome.Outcome{Subjects: tc.subjects}).Enforce("image", sel)
 			if (err == nil) != (tc.missing == nil) {
 				t.Fatalf("%v, want missing %q", err, tc.missing)
 			}

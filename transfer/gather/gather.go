@@ -3,8 +3,12 @@
 //
 // A [Gather] runs in parallel with the image's own dispatch and never in its path.
 // [New] makes one when the image has been resolved; [Gather.Image] adds a subject;
-// [Gather.Wait] waits for all of it and returns the [Outcome]; and [Gather.Tie] ties
-// the referrers to their subjects, once [Outcome.Enforce] has let the pull succeed.
+// [Gather.Wait] waits for all of it and returns the outcome; and [Gather.Tie] ties
+// the referrers to their subjects, once the rule has let the pull succeed.
+//
+// A referrer passes through the files in this order: discover.go (listed, chosen by its
+// type), take.go (its manifest read and judged), manifest.go and content.go (its
+// manifest and what that names fetched), ingest.go (written), tie.go (tied).
 package gather
 
 import (
@@ -16,7 +20,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/pkg/tracing"
 	"github.com/containerd/log"
@@ -24,7 +28,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
@@ -35,57 +42,9 @@ type Registry interface {
 	// each page as soon as it has been read.
 	ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error)
 	// CosignTag looks for what cosign stored under a tag of its own.
-	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []discovery.Answer)
+	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer)
 	remote.Fetcher
 }
-
-// CosignTags says when cosign's own tags are asked for.
-type CosignTags string
-
-// The ways to look for cosign's tags.
-const (
-	// CosignAuto asks for a tag when the listing holds nothing of its set.
-	CosignAuto CosignTags = "auto"
-	// CosignAlways asks for it in any case.
-	CosignAlways CosignTags = "always"
-	// CosignNever does not ask.
-	CosignNever CosignTags = "never"
-)
-
-// Limits bound what one pull may take. All must be positive.
-type Limits struct {
-	// Timeout is how long Wait waits once the image itself is complete.
-	Timeout time.Duration
-	// MaxReferrers is how many are taken for one subject.
-	MaxReferrers int
-	// MaxBlobSize is how large one blob may be, in bytes.
-	MaxBlobSize int64
-	// MaxTotalSize is how much the referrers of one pull may hold, in bytes,
-	// manifests and blobs.
-	MaxTotalSize int64
-	// MaxConcurrentDownloads is how many manifests and blobs come in at a
-	// time; as many listings again.
-	MaxConcurrentDownloads int
-}
-
-// DefaultLimits are those of the configuration's defaults.
-var DefaultLimits = Limits{
-	Timeout:                30 * time.Second,
-	MaxReferrers:           100,
-	MaxBlobSize:            32 << 20,
-	MaxTotalSize:           128 << 20,
-	MaxConcurrentDownloads: 3,
-}
-
-// maxSubjects is how many manifests of the image one pull asks about, how many of their
-// referrers, and how many referrers it takes. Referrers of referrers multiply: a hundred
-// each make ten thousand at depth 2. Those of the image have a limit of their own, so that
-// no registry can use it up before all platforms have been asked about.
-const maxSubjects = 1000
-
-// MaxChildren is how many layers an artifact may have, or manifests an index
-// that is a referrer.
-const MaxChildren = 32
 
 // Config is what a Gather works with.
 type Config struct {
@@ -108,9 +67,10 @@ type Config struct {
 
 // Gather is the work of one pull. It is safe for concurrent use.
 type Gather struct {
-	Config
+	config    Config
 	ctx       context.Context // of the pull: it carries namespace and lease
 	cancel    context.CancelCauseFunc
+	quota     *quota
 	listings  *semaphore.Weighted
 	downloads *semaphore.Weighted
 	source    sourceLabel
@@ -118,21 +78,12 @@ type Gather struct {
 	span      *tracing.Span
 	written   atomic.Int64 // bytes that came into the store
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
-	held      atomic.Int64 // bytes of manifests that wait for their turn
-	budget    budget       // of what is remembered of listings
 
 	mu       sync.Mutex
 	closed   bool
 	subjects []*subject
-	images   int // of subjects, those that were added as the image's own
 	bySubj   map[digest.Digest]*subject
 	blobs    map[contentKey]*blob
-	sized    map[contentKey]bool // what total counts
-	total    int64               // bytes of manifests and blobs
-	takes    int                 // referrers that are being taken, or were
-	asks     int                 // those whose manifest must decide
-	wasted   int64               // bytes of manifests that came to nothing
-	failed   int                 // requests for manifests that failed
 }
 
 var errClosed = errors.New("the pull ended")
@@ -143,18 +94,19 @@ var errClosed = errors.New("the pull ended")
 func New(ctx context.Context, config Config) *Gather {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ctx, span := gatherSpan(ctx, config.Name)
+	ctx = remotes.WithMediaTypeKeyPrefix(ctx, artifact.MediaTypeArtifactManifest, "manifest")
 	n := int64(config.Limits.MaxConcurrentDownloads)
 	return &Gather{
-		Config:    config,
+		config:    config,
 		ctx:       ctx,
 		cancel:    cancel,
-		span:      span,
+		quota:     newQuota(config.Limits),
 		listings:  semaphore.NewWeighted(n),
 		downloads: semaphore.NewWeighted(n),
 		source:    newSourceLabel(config.Name),
+		span:      span,
 		bySubj:    map[digest.Digest]*subject{},
 		blobs:     map[contentKey]*blob{},
-		sized:     map[contentKey]bool{},
 	}
 }
 
@@ -162,10 +114,10 @@ func New(ctx context.Context, config Config) *Gather {
 // that name it; the root has none. Each is asked about once. Other descriptors that an
 // index names are passed over; a root of another type is not asked about and so unknown.
 func (g *Gather) Image(desc ocispec.Descriptor, parents ...digest.Digest) {
-	if !g.add(desc, g.Selection.Depth(), true, parents...) {
+	if err := g.add(desc, g.config.Selection.Depth(), true, parents...); err != nil {
 		g.unasked.Add(1)
-		log.G(g.ctx).WithField("image", g.Name).WithField("subject", desc.Digest).
-			Warnf("referrers: not asked for: over the limit of %d subjects a pull", maxSubjects)
+		log.G(g.ctx).WithError(err).WithField("image", g.config.Name).WithField("subject", desc.Digest).
+			Warn("referrers: not asked for")
 	}
 }
 
@@ -176,25 +128,24 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.bySubj[subject]
-	if s == nil || g.closed || !g.Selection.Wants(policy.TypeBuildKitAttestation) {
+	if s == nil || g.closed || !g.config.Selection.Wants(artifact.TypeBuildKitAttestation) {
 		return
 	}
-	desc.ArtifactType = policy.TypeBuildKitAttestation
-	if s.embedded++; s.embedded > g.Limits.MaxReferrers {
-		s.note(discovery.Truncated, g.overLimit(desc, embedded))
+	desc.ArtifactType = artifact.TypeBuildKitAttestation
+	c := candidate{Descriptor: desc, via: outcome.Embedded, legacy: artifact.TypeBuildKitAttestation}
+	if err := g.quota.accept(subject, outcome.Embedded); err != nil {
+		s.skip(c, labels.Truncated, err)
 		return
 	}
-	for _, c := range g.withinPullLocked(s, []candidate{{Descriptor: desc, way: embedded, legacy: policy.TypeBuildKitAttestation}}, &g.takes) {
-		g.wg.Go(func() { g.take(s, c) })
-	}
+	g.wg.Go(func() { g.take(s, c) })
 }
 
-// add starts to work on a subject. It is false where that would be one too many.
-func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...digest.Digest) bool {
+// add starts to work on a subject, unless that would be one too many.
+func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...digest.Digest) error {
 	root := image && len(parents) == 0
-	manifest := images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType)
+	manifest := artifact.IsReferrer(desc.MediaType)
 	if !manifest && !root {
-		return true
+		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -203,57 +154,51 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...
 			known.image.Store(true)
 			known.parents = append(known.parents, parents...)
 		}
-		return true
+		return nil
 	}
 	if g.closed {
-		return true
+		return nil
 	}
-	count := len(g.subjects) - g.images
-	if image {
-		count = g.images
+	if err := g.quota.addSubject(image); err != nil {
+		return err
 	}
-	if count == maxSubjects {
-		return false
-	}
-	s := &subject{desc: desc, depth: depth, parents: parents, status: discovery.Unknown, budget: &g.budget}
+	s := &subject{desc: desc, depth: depth, parents: parents, status: labels.Unknown, quota: g.quota}
 	s.image.Store(image)
-	if image {
-		g.images++
-	}
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s
 	if !manifest { // the registry chooses the type, and must not choose its way around the rules
-		s.note(discovery.Unknown, Left{Reason: fmt.Sprintf("not asked: its media type %q is neither a manifest's nor an index's", desc.MediaType)})
-		return true
+		s.doubt(fmt.Errorf("not asked: its media type %q is neither a manifest's nor an index's", desc.MediaType))
+		return nil
 	}
 	g.wg.Go(func() { g.discover(s) })
-	return true
+	return nil
 }
 
 // Wait waits until all referrers are in, at most for the timeout, and returns what
 // is known of each subject. No work is left when it returns. Nothing is tied yet:
 // that is for Tie, once the outcome may stand.
-func (g *Gather) Wait(ctx context.Context) *Outcome {
+func (g *Gather) Wait(ctx context.Context) *outcome.Outcome {
 	done := make(chan struct{})
 	go func() {
 		g.wg.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(g.Limits.Timeout)
+	timeout := g.config.Limits.Timeout
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	timedOut := false
 	select {
 	case <-done:
 	case <-timer.C:
 		timedOut = true
-		g.cancel(fmt.Errorf("not in within %s after the image itself (key timeout)", g.Limits.Timeout))
+		g.cancel(fmt.Errorf("not in within %s after the image itself (key timeout)", timeout))
 	case <-ctx.Done():
 		g.cancel(context.Cause(ctx))
 	}
 	<-done
 	g.close()
 	g.cancel(errClosed)
-	out := g.settle()
+	out := g.outcome()
 	out.TimedOut = timedOut
 	endGather(g.span, out)
 	return out

@@ -12,7 +12,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -24,7 +24,7 @@ func TestRequests(t *testing.T) {
 	shared := w.serve("shared by both")
 	a, b := w.artifact(spdx, &w.subject, shared, w.serve("a")), w.artifact(spdx, &w.subject, shared, w.serve("b"))
 	w.list(w.subject, a, b, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/vnd.other", Digest: digest.FromString("other"), Size: 9})
-	rule := policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}
+	rule := policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}
 	w.gather(rule)
 	w.wantTied(w.subject, a, b)
 	for what, want := range map[string]int{"/referrers/": 1, "/manifests/": 2, "/blobs/": 3} { // the config {} costs none
@@ -53,13 +53,13 @@ func TestInlineDataIsNotFetched(t *testing.T) {
 	two := w.manifest(ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx, Subject: &w.subject, Manifests: []ocispec.Descriptor{child}}, ocispec.MediaTypeImageIndex, spdx)
 	w.list(w.subject, one, two)
 	before := len(w.server.Paths())
-	w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 	w.wantTied(w.subject, one, two)
 	if n := len(w.server.Paths()) - before; n != 3 {
 		t.Errorf("%d requests, want the listing and two manifests: %v", n, w.server.Paths()[before:])
 	}
 	for _, desc := range []ocispec.Descriptor{inline, child} {
-		if got, err := content.ReadBlob(w.ctx, w.store, plain(desc)); err != nil || !bytes.Equal(got, desc.Data) {
+		if got, err := content.ReadBlob(w.ctx, w.store, artifact.Plain(desc)); err != nil || !bytes.Equal(got, desc.Data) {
 			t.Errorf("%s is stored as %q: %v", desc.Digest, got, err)
 		}
 	}
@@ -108,14 +108,14 @@ func TestCosignTags(t *testing.T) {
 		types  []string
 		listed bool // a signature is listed as well
 		asked  map[string]int
-		status discovery.Status
+		status labels.Status
 	}{
-		{"auto", CosignAuto, []string{policy.SetSignatures}, false, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, discovery.Present},
-		{"auto, one is listed", CosignAuto, []string{policy.SetSignatures}, true, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, discovery.Present},
-		{"auto, all", CosignAuto, []string{policy.SetAll}, false, map[string]int{".sig": 1, ".att": 1, ".sbom": 1}, discovery.Present},
-		{"always", CosignAlways, []string{policy.SetSignatures}, true, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, discovery.Present},
-		{"never", CosignNever, []string{policy.SetSignatures}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, discovery.Absent},
-		{"not wanted", CosignAlways, []string{policy.SetSBOMs}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 1}, discovery.Absent},
+		{"auto", CosignAuto, []string{artifact.SetSignatures}, false, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, labels.Present},
+		{"auto, one is listed", CosignAuto, []string{artifact.SetSignatures}, true, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, labels.Present},
+		{"auto, all", CosignAuto, []string{policy.SetAll}, false, map[string]int{".sig": 1, ".att": 1, ".sbom": 1}, labels.Present},
+		{"always", CosignAlways, []string{artifact.SetSignatures}, true, map[string]int{".sig": 1, ".att": 0, ".sbom": 0}, labels.Present},
+		{"never", CosignNever, []string{artifact.SetSignatures}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 0}, labels.Absent},
+		{"not wanted", CosignAlways, []string{artifact.SetSBOMs}, false, map[string]int{".sig": 0, ".att": 0, ".sbom": 1}, labels.Absent},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -155,7 +155,7 @@ func TestCosignTags(t *testing.T) {
 			}
 			found := false
 			for _, taken := range out.Subjects[0].Taken {
-				found = found || taken.Digest == sig.Digest && taken.ArtifactType == policy.TypeCosignSignature
+				found = found || taken.Digest == sig.Digest && taken.ArtifactType == artifact.TypeCosignSignature
 			}
 			if !found {
 				t.Errorf("the signature was not taken as one: %+v", out.Subjects[0])
@@ -269,7 +269,7 @@ func TestSHA512(t *testing.T) {
 	w.server.On(base+"manifests/sha512-"+w.subject.Digest.Encoded()[:64], hostile.Index(sbom))
 	out, _ := w.gather(sboms, func(c *Config) { c.Cosign = CosignAlways })
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if _, err := w.store.Info(w.ctx, blob.Digest); err != nil {
 		t.Error(err)
 	}
@@ -283,8 +283,8 @@ func TestPagesDoNotWaitForEachOther(t *testing.T) {
 	path := base + "referrers/" + w.subject.Digest.String()
 	w.server.On(path, hostile.Index(sbom).With("Link", `<`+path+`/next>; rel="next"`))
 	w.server.On(path+"/next", hostile.Answer{Hang: true})
-	out, _ := w.gatherWith(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, 1,
+	out, _ := w.gatherWith(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, 1,
 		func(c *Config) { c.Limits.Timeout = time.Millisecond })
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
@@ -130,14 +131,14 @@ func (w *world) config(rule policy.Rule) Config {
 }
 
 // gather takes what the rule says of the subject.
-func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*Outcome, *policy.Selection) {
+func (w *world) gather(rule policy.Rule, change ...func(*Config)) (*outcome.Outcome, *policy.Selection) {
 	w.t.Helper()
 	return w.gatherWith(rule, 0, change...)
 }
 
 // gatherWith does so for an image that is complete when so many of its referrers are,
 // and never before, however slow the machine is.
-func (w *world) gatherWith(rule policy.Rule, taken int, change ...func(*Config)) (*Outcome, *policy.Selection) {
+func (w *world) gatherWith(rule policy.Rule, taken int, change ...func(*Config)) (*outcome.Outcome, *policy.Selection) {
 	w.t.Helper()
 	config := w.config(rule)
 	for _, c := range change {
@@ -207,7 +208,7 @@ func (w *world) wantTied(subject ocispec.Descriptor, referrers ...ocispec.Descri
 	}
 }
 
-func (w *world) wantStatus(out *Outcome, want discovery.Status) {
+func (w *world) wantStatus(out *outcome.Outcome, want labels.Status) {
 	w.t.Helper()
 	if got := out.Subjects[0].Status; got != want {
 		w.t.Errorf("status is %q, want %q: %s", got, want, out.Subjects[0].Why)
@@ -216,7 +217,7 @@ func (w *world) wantStatus(out *Outcome, want discovery.Status) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if got := info.Labels[labels.Status]; got != string(want) {
+	if got := info.Labels[labels.StatusKey]; got != string(want) {
 		w.t.Errorf("the label says %q, want %q", got, want)
 	}
 }

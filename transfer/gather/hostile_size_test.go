@@ -12,21 +12,22 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // What is too large, too many or too long for a pull, and what must not reach the
 // store at all.
 
-func TestRow51TooLargeIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestTooLargeIsRefusedBeforeItsFirstByte(t *testing.T) {
 	w := newWorld(t)
 	huge := w.serve("x")
 	huge.Size = 10 << 30
 	w.list(w.subject, w.artifact(spdx, &w.subject, huge))
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 	if n := w.asked("/blobs/" + huge.Digest.String()); n != 0 {
 		t.Errorf("%d requests for it", n)
 	}
@@ -40,7 +41,7 @@ func TestAllBlobsTogetherAreLimited(t *testing.T) {
 	a, b := w.artifact(spdx, &w.subject, w.serve(strings.Repeat("a", 600))), w.artifact(spdx, &w.subject, w.serve(strings.Repeat("b", 600)))
 	w.list(w.subject, a, b)
 	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxTotalSize = 2200 })
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 	if n := len(w.tied(w.subject)); n != 1 {
 		t.Errorf("%d referrers are tied, 1 has room", n)
 	}
@@ -49,16 +50,39 @@ func TestAllBlobsTogetherAreLimited(t *testing.T) {
 	}
 }
 
-func TestManyLayers(t *testing.T) {
+// cosign adds a layer to one manifest for each signature: they are small, and all of them
+// are taken.
+func TestManyLayersAreTaken(t *testing.T) {
 	w := newWorld(t)
 	var layers []ocispec.Descriptor
-	for i := range MaxChildren + 1 {
+	for i := range artifact.MaxDescriptors {
 		layers = append(layers, w.serve(fmt.Sprint("layer ", i)))
+	}
+	many := w.artifact(spdx, &w.subject, layers...)
+	w.list(w.subject, many)
+	out, _ := w.gather(sboms)
+	w.wantStatus(out, labels.Present)
+	w.wantTied(w.subject, many)
+	for _, l := range layers {
+		if _, err := w.store.Info(w.ctx, l.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTooManyLayersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	layers := make([]ocispec.Descriptor, artifact.MaxDescriptors+1)
+	for i := range layers {
+		layers[i] = w.serve("layer")
 	}
 	w.list(w.subject, w.artifact(spdx, &w.subject, layers...))
 	out, _ := w.gather(sboms)
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 	w.wantTied(w.subject)
+	if why := out.Subjects[0].Why; !strings.Contains(why, "more than 1000 layers") {
+		t.Errorf("it is not said which limit refused it: %s", why)
+	}
 }
 
 // Annotations from the network reach neither labels nor the names of ingests.
@@ -110,7 +134,7 @@ func TestManifestsCountAgainstTheLimit(t *testing.T) {
 	}
 	w.list(w.subject, listed...)
 	out, _ := w.gather(sboms, func(c *Config) { c.Limits.MaxTotalSize = 100 << 10 })
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 	if n := len(w.tied(w.subject)); n != 2 {
 		t.Errorf("%d manifests of 40 KiB are tied within 100 KiB", n)
 	}
@@ -127,12 +151,12 @@ func TestMessagesStayShort(t *testing.T) {
 		Config: ocispec.DescriptorEmptyJSON, Subject: &ocispec.Descriptor{Digest: digest.Digest(long)},
 	}, ocispec.MediaTypeImageManifest, signature)
 	w.list(w.subject, entry, bad, lies)
-	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetAll}, Required: []string{policy.SetSignatures}})
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetAll}, Required: []string{artifact.SetSignatures}})
 	err := out.Enforce("image", sel)
 	if err == nil || len(err.Error()) > 8<<10 {
 		t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
 	}
-	for _, l := range out.Subjects[0].Left {
+	for _, l := range out.Subjects[0].Skipped {
 		if n := len(l.String()) + len(l.ArtifactType); n > 2<<10 {
 			t.Errorf("a reason of %d bytes", n)
 		}
@@ -150,7 +174,7 @@ func TestLayerThatIsCalledAManifest(t *testing.T) {
 	out, _ := w.gather(sboms)
 	runtime.ReadMemStats(&after)
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 6<<20 {
 		t.Errorf("%d KiB were allocated for a layer that is no manifest", grown>>10)
 	}

@@ -14,17 +14,19 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // Each test is a row of what a registry may do to a pull.
 
-var sboms = policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}}
+var sboms = policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}}
 
-func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
+func TestDecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 50 {
@@ -35,9 +37,9 @@ func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	w.list(w.subject, append(listed, sig)...)
 	few := func(c *Config) { c.Limits.MaxReferrers = 2 }
 
-	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Required: []string{policy.SetSignatures}, Depth: 1}, few)
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Required: []string{artifact.SetSignatures}, Depth: 1}, few)
 	w.wantTied(w.subject, sig)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if err := out.Enforce("image", sel); err != nil {
 		t.Error(err)
 	}
@@ -46,7 +48,7 @@ func TestRow15DecoysDoNotPushTheSignaturePastTheCap(t *testing.T) {
 	}
 }
 
-func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
+func TestDecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	w := newWorld(t)
 	var listed []ocispec.Descriptor
 	for i := range 3 {
@@ -55,8 +57,8 @@ func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	}
 	sig := w.artifact(signature, &w.subject, w.serve("signed"))
 	w.list(w.subject, append(listed, sig)...)
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}}, func(c *Config) { c.Limits.MaxReferrers = 3 })
-	w.wantStatus(out, discovery.Truncated)
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}}, func(c *Config) { c.Limits.MaxReferrers = 3 })
+	w.wantStatus(out, labels.Truncated)
 	w.wantTied(w.subject)
 	err := out.Enforce("image", sel)
 	if err == nil || !strings.Contains(err.Error(), "truncated") || !strings.Contains(err.Error(), "max_referrers") {
@@ -64,7 +66,7 @@ func TestRow15DecoysOfTheSameTypeAreSaidToTruncate(t *testing.T) {
 	}
 }
 
-func TestRow16DuplicatesAreTakenOnce(t *testing.T) {
+func TestDuplicatesAreTakenOnce(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, sbom, sbom, sbom)
@@ -78,7 +80,7 @@ func TestRow16DuplicatesAreTakenOnce(t *testing.T) {
 	}
 }
 
-func TestRow17Cycles(t *testing.T) {
+func TestCyclesEnd(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	sig := w.artifact(signature, &sbom, w.serve("signed"))
@@ -96,7 +98,7 @@ func TestRow17Cycles(t *testing.T) {
 
 // However often an index names a manifest, and whatever refers to it in a circle, it is
 // asked about once.
-func TestRow17SubjectsAreAskedAboutOnce(t *testing.T) {
+func TestSubjectsAreAskedAboutOnce(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, sbom)
@@ -115,16 +117,16 @@ func TestRow17SubjectsAreAskedAboutOnce(t *testing.T) {
 	}
 }
 
-func TestRow18SubjectOfAnother(t *testing.T) {
+func TestReferrerOfAnotherSubjectIsDropped(t *testing.T) {
 	w := newWorld(t)
 	other := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5}
 	for name, subject := range map[string]*ocispec.Descriptor{"another": &other, "none": nil} {
 		blob := w.serve("sbom of " + name)
 		sbom := w.artifact(spdx, subject, blob)
 		w.list(w.subject, sbom)
-		out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Required: []string{policy.SetSBOMs}})
+		out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Required: []string{artifact.SetSBOMs}})
 		w.wantTied(w.subject)
-		w.wantStatus(out, discovery.Present)
+		w.wantStatus(out, labels.Present)
 		if n := w.asked(blob.Digest.String()); n != 0 {
 			t.Errorf("%s: its blob was fetched", name)
 		}
@@ -135,7 +137,7 @@ func TestRow18SubjectOfAnother(t *testing.T) {
 	}
 }
 
-func TestRow20TheManifestDecidesTheType(t *testing.T) {
+func TestManifestDecidesTheType(t *testing.T) {
 	w := newWorld(t)
 	liar := w.artifact("application/vnd.example.other", &w.subject, w.serve("other"))
 	liar.ArtifactType = spdx // listed as wanted, but is not
@@ -146,7 +148,7 @@ func TestRow20TheManifestDecidesTheType(t *testing.T) {
 	w.wantTied(w.subject, empty)
 }
 
-func TestRow21TypeMissingInTheList(t *testing.T) {
+func TestTypeMissingInTheListIsReadFromTheManifest(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	sbom.ArtifactType = ""
@@ -155,7 +157,7 @@ func TestRow21TypeMissingInTheList(t *testing.T) {
 	w.wantTied(w.subject, sbom)
 }
 
-func TestRow23ReferrerThatIsAnIndex(t *testing.T) {
+func TestReferrerThatIsAnIndexIsTaken(t *testing.T) {
 	w := newWorld(t)
 	inner := w.artifact(spdx, nil, w.serve("sbom for amd64"))
 	index := w.manifest(ocispec.Index{
@@ -165,13 +167,13 @@ func TestRow23ReferrerThatIsAnIndex(t *testing.T) {
 	w.list(w.subject, index)
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject, index)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if _, err := w.store.Info(w.ctx, digest.FromString("sbom for amd64")); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestRow27SizesThatCannotBe(t *testing.T) {
+func TestSizesThatCannotBeAreRefused(t *testing.T) {
 	for _, size := range []int64{-1, 0, 1 << 62} {
 		w := newWorld(t)
 		blob := w.serve("sbom")
@@ -180,7 +182,7 @@ func TestRow27SizesThatCannotBe(t *testing.T) {
 		w.list(w.subject, sbom)
 		out, _ := w.gather(sboms)
 		w.wantTied(w.subject)
-		if out.Subjects[0].Status == discovery.Present {
+		if out.Subjects[0].Status == labels.Present {
 			t.Errorf("size %d: status is present, though a wanted referrer is missing", size)
 		}
 		if n := w.asked("/blobs/" + blob.Digest.String()); n != 0 {
@@ -189,7 +191,7 @@ func TestRow27SizesThatCannotBe(t *testing.T) {
 	}
 }
 
-func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
+func TestHonestBytesAfterWrongOnesAreTaken(t *testing.T) {
 	w := newWorld(t)
 	blob := w.serve("the honest sbom")
 	path := base + "blobs/" + blob.Digest.String()
@@ -200,16 +202,16 @@ func TestRow28WrongBytesThenHonestOnes(t *testing.T) {
 	w.server.On(path, hostile.Content("application/octet-stream", []byte("a forged sbom!!")))
 	out, _ := w.gather(sboms)
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 
 	w.server.On(path, honest)
 	out, _ = w.gather(sboms)
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 }
 
 // Wrong bytes of one host, a mirror say, are no reason to go without: the next has them.
-func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
+func TestWrongBytesOfTheFirstHostAreFetchedFromTheNext(t *testing.T) {
 	w := newWorld(t)
 	mirror := hostile.New(t)
 	blob := w.serve("the honest sbom")
@@ -227,7 +229,7 @@ func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
 			remote.Limits{Attempts: 1})}
 	})
 	w.wantTied(w.subject, sbom)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if n := len(mirror.Paths()); n == 0 || !slices.Contains(mirror.Paths(), base+"blobs/"+blob.Digest.String()) {
 		t.Errorf("the mirror was asked for %q", mirror.Paths())
 	}
@@ -235,24 +237,24 @@ func TestRow28WrongBytesOfTheFirstHost(t *testing.T) {
 
 // Digests within a referrer's manifest that are none, and would lead a URL elsewhere,
 // reach no URL and no store.
-func TestRow24To26DigestsWithinAManifest(t *testing.T) {
+func TestDigestsThatAreNoneReachNoURL(t *testing.T) {
 	for name, dgst := range map[string]digest.Digest{
-		"row 24, a path":      "../../../_catalog",
-		"row 24, a query":     "sha256:..?x",
-		"row 25, empty":       "",
-		"row 26, short":       "sha256:abc",
-		"row 26, no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
-		"row 26, upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
-		"row 26, another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
-		"row 26, no encoding": "sha256:",
+		"a path":      "../../../_catalog",
+		"a query":     "sha256:..?x",
+		"empty":       "",
+		"short":       "sha256:abc",
+		"no hex":      digest.Digest("sha256:" + strings.Repeat("z", 64)),
+		"upper case":  digest.Digest("sha256:" + strings.Repeat("A", 64)),
+		"another":     digest.Digest("md5:" + strings.Repeat("a", 32)),
+		"no encoding": "sha256:",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			sbom := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: 4})
 			w.list(w.subject, sbom)
-			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 			w.wantTied(w.subject)
-			w.wantStatus(out, discovery.Unknown)
+			w.wantStatus(out, labels.Unknown)
 			if n := len(w.server.Paths()); n != 2 { // the listing and the manifest
 				t.Errorf("asked for %q", w.server.Paths())
 			}
@@ -260,7 +262,7 @@ func TestRow24To26DigestsWithinAManifest(t *testing.T) {
 	}
 }
 
-func TestRow30InlineDataThatLies(t *testing.T) {
+func TestInlineDataThatLiesIsNotStored(t *testing.T) {
 	w := newWorld(t)
 	blob := w.serve("the honest sbom")
 	blob.Data = []byte("a forged sbom!!")
@@ -271,7 +273,7 @@ func TestRow30InlineDataThatLies(t *testing.T) {
 	w.wantTied(w.subject, sbom)
 }
 
-func TestRow32URLsAreNotDialled(t *testing.T) {
+func TestURLsOfReferrersAreNotDialled(t *testing.T) {
 	elsewhere := hostile.New(t)
 	w := newWorld(t)
 	blob := w.serve("sbom")
@@ -286,7 +288,7 @@ func TestRow32URLsAreNotDialled(t *testing.T) {
 	}
 }
 
-func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
+func TestReferrerThatHangsIsGivenUp(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	hung := w.serve("never comes")
@@ -295,7 +297,7 @@ func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
 	w.list(w.subject, slow, sbom)
 	out, _ := w.gatherWith(sboms, 1, func(c *Config) { c.Limits.Timeout = 100 * time.Millisecond })
 	w.wantTied(w.subject, sbom) // what came is kept
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 	if why := out.Subjects[0].Why; !strings.Contains(why, "key timeout") {
 		t.Errorf("it is not said which limit ended it: %s", why)
 	}
@@ -303,7 +305,7 @@ func TestRow40ReferrerThatHangsIsGivenUp(t *testing.T) {
 
 // An image within an artifact: it is stored, and no one unpacks it, since it never
 // passes through the image's own dispatch; its blobs are kept by labels of ours.
-func TestRow46ReferrerThatLooksLikeAnImage(t *testing.T) {
+func TestReferrerThatLooksLikeAnImageIsNotUnpacked(t *testing.T) {
 	w := newWorld(t)
 	config := w.serve(`{"architecture":"amd64","os":"linux"}`)
 	config.MediaType = ocispec.MediaTypeImageConfig

@@ -16,31 +16,30 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// open locks the content's ingest: of several pulls that want it, one fetches.
+// openIngest locks the content's ingest: of several pulls that want it, one fetches.
 // errdefs.ErrAlreadyExists says that it is there, and under this pull's lease.
-func (g *Gather) open(desc ocispec.Descriptor) (content.Writer, error) {
+func (g *Gather) openIngest(desc ocispec.Descriptor) (content.Writer, error) {
 	ref := remotes.MakeRefKey(g.ctx, desc)
-	cw, err := content.OpenWriter(g.ctx, g.Store, content.WithRef(ref), content.WithDescriptor(desc))
+	cw, err := content.OpenWriter(g.ctx, g.config.Store, content.WithRef(ref), content.WithDescriptor(desc))
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return nil, fmt.Errorf("open ingest %s: %w", ref, err)
 	}
 	return cw, err
 }
 
-// whole reports whether an ingest needs nothing but to be committed: another namespace
+// complete reports whether an ingest needs nothing but to be committed: another namespace
 // holds the content, and the store shares it, or a daemon that was killed had
 // received all of it. Its length alone says nothing: those bytes may be wrong. (The
 // store counts in sha256 what it has received; of other algorithms it is fetched
 // anew.)
-func whole(cw content.Writer, desc ocispec.Descriptor) bool {
+func complete(cw content.Writer, desc ocispec.Descriptor) bool {
 	st, err := cw.Status()
 	return err == nil && st.Offset == desc.Size && cw.Digest() == desc.Digest
 }
 
-// write commits an ingest. One that is not whole is filled first, by fill, which
-// returns its labels. Where that fails the ingest is removed: one that holds wrong
-// bytes would fail every later commit.
-func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*writer) (map[string]string, error)) (err error) {
+// write commits an ingest with labels. One that is not complete is filled first. Where that
+// fails the ingest is removed: one that holds wrong bytes would fail every later commit.
+func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, keep map[string]string, fill func(*writer) error) (err error) {
 	ref := remotes.MakeRefKey(g.ctx, desc)
 	defer func() {
 		if err == nil {
@@ -51,21 +50,22 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 		// it, and would lose what it wrote.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(g.ctx), 10*time.Second)
 		defer cancel()
-		if abort := g.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
+		if abort := g.config.Store.Abort(ctx, ref); abort != nil && !errdefs.IsNotFound(abort) {
 			err = fmt.Errorf("%w (and its ingest %s stays: %w)", err, ref, abort)
 		}
 		_ = cw.Close() // of a file that is gone
 	}()
-	keep := map[string]string{}
-	if !whole(cw, desc) {
-		filled, err := fill(&writer{cw})
-		if err != nil {
+	if !complete(cw, desc) {
+		if err := fill(&writer{cw}); err != nil {
 			return err
 		}
-		maps.Copy(keep, filled)
 	}
-	g.source.add(keep, nil)
-	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(keep))
+	all := maps.Clone(keep)
+	if all == nil {
+		all = map[string]string{}
+	}
+	g.source.add(all, nil)
+	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(all))
 	if errdefs.IsAlreadyExists(err) {
 		return g.relabel(desc, keep)
 	}
@@ -78,7 +78,7 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, fill func(*wr
 
 // relabel adds labels to content that is there already.
 func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error {
-	return stored.Relabel(g.ctx, g.Store, desc.Digest, func(info content.Info) (map[string]string, error) {
+	return stored.Relabel(g.ctx, g.config.Store, desc.Digest, func(info content.Info) (map[string]string, error) {
 		if info.Size != desc.Size {
 			return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -21,7 +22,7 @@ func TestRefusals(t *testing.T) {
 		name   string
 		list   func(w *world)
 		change func(*Config)
-		want   map[Limit]int
+		want   map[outcome.Limit]int
 	}{
 		{name: "none", list: func(w *world) { w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("sbom"))) }},
 		{name: "a type that is not wanted is none", list: func(w *world) {
@@ -29,33 +30,33 @@ func TestRefusals(t *testing.T) {
 		}},
 		{name: "max_referrers", list: func(w *world) {
 			w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("a")), w.artifact(spdx, &w.subject, w.serve("b")), w.artifact(spdx, &w.subject, w.serve("c")))
-		}, change: func(c *Config) { c.Limits.MaxReferrers = 1 }, want: map[Limit]int{LimitReferrers: 2}},
+		}, change: func(c *Config) { c.Limits.MaxReferrers = 1 }, want: map[outcome.Limit]int{outcome.LimitReferrers: 2}},
 		{name: "max_referrers, where the manifest decides", list: func(w *world) {
 			a, b := w.artifact(spdx, &w.subject, w.serve("a")), w.artifact(spdx, &w.subject, w.serve("b"))
 			a.ArtifactType, b.ArtifactType = "", ""
 			w.list(w.subject, a, b)
-		}, change: func(c *Config) { c.Limits.MaxReferrers = 1 }, want: map[Limit]int{LimitReferrers: 1}},
+		}, change: func(c *Config) { c.Limits.MaxReferrers = 1 }, want: map[outcome.Limit]int{outcome.LimitReferrers: 1}},
 		{name: "max_blob_size", list: func(w *world) {
 			w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("much too large")))
-		}, change: func(c *Config) { c.Limits.MaxBlobSize = 3 }, want: map[Limit]int{LimitBlobSize: 1}},
+		}, change: func(c *Config) { c.Limits.MaxBlobSize = 3 }, want: map[outcome.Limit]int{outcome.LimitBlobSize: 1}},
 		{name: "max_total_size", list: func(w *world) {
 			w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("much too large")))
-		}, change: func(c *Config) { c.Limits.MaxTotalSize = 3 }, want: map[Limit]int{LimitTotalSize: 1}},
+		}, change: func(c *Config) { c.Limits.MaxTotalSize = 3 }, want: map[outcome.Limit]int{outcome.LimitTotalSize: 1}},
 		{name: "timeout", list: func(w *world) {
 			w.server.On(base+"referrers/"+w.subject.Digest.String(), hostile.Answer{Hang: true})
-		}, change: func(c *Config) { c.Limits.Timeout = 1 }, want: map[Limit]int{LimitTimeout: 1}},
+		}, change: func(c *Config) { c.Limits.Timeout = 1 }, want: map[outcome.Limit]int{outcome.LimitTimeout: 1}},
 		{name: "manifest, by its size in the listing", list: func(w *world) {
 			a := w.artifact(spdx, &w.subject, w.serve("a"))
 			a.Size = discovery.MaxListedSize + 1
 			w.list(w.subject, a, w.artifact(spdx, &w.subject, w.serve("b")))
-		}, want: map[Limit]int{LimitManifest: 1}},
+		}, want: map[outcome.Limit]int{outcome.LimitManifest: 1}},
 		{name: "manifest, by its layers", list: func(w *world) {
-			blobs := make([]ocispec.Descriptor, MaxChildren+1)
+			blobs := make([]ocispec.Descriptor, artifact.MaxDescriptors+1)
 			for i := range blobs {
 				blobs[i] = w.serve("a")
 			}
 			w.list(w.subject, w.artifact(spdx, &w.subject, blobs...))
-		}, want: map[Limit]int{LimitManifest: 1}},
+		}, want: map[outcome.Limit]int{outcome.LimitManifest: 1}},
 		{name: "manifest, by its nesting", list: func(w *world) {
 			inner := w.artifact(spdx, nil, w.serve("a"))
 			for range artifact.MaxNesting + 1 {
@@ -64,14 +65,14 @@ func TestRefusals(t *testing.T) {
 				inner = w.manifest(index, ocispec.MediaTypeImageIndex, spdx)
 			}
 			w.list(w.subject, inner)
-		}, want: map[Limit]int{LimitManifest: 1}},
+		}, want: map[outcome.Limit]int{outcome.LimitManifest: 1}},
 		{name: "listing", list: func(w *world) {
 			entries := make([]ocispec.Descriptor, discovery.MaxEntries+1)
 			for i := range entries {
 				entries[i] = w.subject
 			}
 			w.list(w.subject, entries...)
-		}, want: map[Limit]int{LimitListing: 1}},
+		}, want: map[outcome.Limit]int{outcome.LimitListing: 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -4,10 +4,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // progressInterval is how often a stream reports at most.
@@ -26,19 +26,18 @@ type event struct {
 // been verified, which makes circles impossible, and blobs that claim to be
 // manifests are not shown.
 func (g *Gather) report(events ...event) {
-	if g.Progress == nil {
+	if g.config.Progress == nil {
 		return
 	}
 	for _, e := range events {
-		manifest := images.IsManifestType(e.desc.MediaType) || images.IsIndexType(e.desc.MediaType)
-		if manifest && e.what != "complete" {
+		if artifact.IsReferrer(e.desc.MediaType) && e.what != "complete" {
 			continue
 		}
-		desc := plain(e.desc)
-		g.Progress(transfer.Progress{
+		desc := artifact.Plain(e.desc)
+		g.config.Progress(transfer.Progress{
 			Event:    e.what,
 			Name:     remotes.MakeRefKey(g.ctx, desc),
-			Parents:  []string{remotes.MakeRefKey(g.ctx, plain(e.parent))},
+			Parents:  []string{remotes.MakeRefKey(g.ctx, artifact.Plain(e.parent))},
 			Progress: e.bytes,
 			Total:    desc.Size,
 			Desc:     &desc,

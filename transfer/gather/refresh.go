@@ -10,72 +10,73 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
-// known is what a pull learnt of a subject that bears on the referrers which an
+// inquiry is what a pull asked of a subject, and learnt, that bears on the referrers which an
 // earlier pull tied to it. Nothing is gone because it was not heard of.
-type known struct {
-	began time.Time              // when it was asked for: what came later it cannot tell of
-	whole bool                   // the registry itself was heard, to its end
-	found map[digest.Digest]bool // listed, or under one of cosign's tags
-	tags  map[string]bool        // artifact types whose tag of cosign's was answered for
+type inquiry struct {
+	began    time.Time              // when it was asked for: what came later it cannot tell of
+	complete bool                   // the registry itself was heard, to its end
+	found    map[digest.Digest]bool // listed, or under one of cosign's tags
+	tags     map[string]bool        // artifact types whose tag of cosign's was answered for
 }
 
-func (k *known) add(dgst digest.Digest) {
-	if k.found == nil {
-		k.found = map[digest.Digest]bool{}
+func (q *inquiry) add(dgst digest.Digest) {
+	if q.found == nil {
+		q.found = map[digest.Digest]bool{}
 	}
-	k.found[dgst] = true
+	q.found[dgst] = true
 }
 
-func (k *known) listing(l discovery.Listing) {
+func (q *inquiry) listing(l discovery.Listing) {
 	// A mirror may lag behind the registry, or hold a part.
-	k.began = l.Began
-	k.whole = (l.Status == discovery.Present || l.Status == discovery.Absent) && byRegistry(l.Answers)
+	q.began = l.Began
+	q.complete = (l.Status == labels.Present || l.Status == labels.Absent) && byRegistry(l.Answers)
 	for _, r := range l.Referrers {
-		k.add(r.Digest)
+		q.add(r.Digest)
 	}
 	for _, r := range l.Rejected {
-		k.add(r.Digest)
+		q.add(r.Digest)
 	}
 }
 
 // byRegistry reports whether the registry itself, rather than a mirror alone, answered.
-func byRegistry(answers []discovery.Answer) bool {
-	return slices.ContainsFunc(answers, func(a discovery.Answer) bool {
-		return !a.Mirror && (a.Status == discovery.Present || a.Status == discovery.Absent)
+func byRegistry(answers []outcome.Answer) bool {
+	return slices.ContainsFunc(answers, func(a outcome.Answer) bool {
+		return !a.Mirror && (a.Status == labels.Present || a.Status == labels.Absent)
 	})
 }
 
-func (k *known) tag(artifactType string, found *discovery.CosignArtifact, answers []discovery.Answer) {
+func (q *inquiry) tag(artifactType string, found *discovery.CosignArtifact, answers []outcome.Answer) {
 	if found != nil {
-		k.add(found.Digest)
+		q.add(found.Digest)
 	}
-	if found == nil && slices.ContainsFunc(answers, func(a discovery.Answer) bool { return a.Status != discovery.Absent }) {
+	if found == nil && slices.ContainsFunc(answers, func(a outcome.Answer) bool { return a.Status != labels.Absent }) {
 		return
 	}
 	if !byRegistry(answers) {
 		return
 	}
-	if k.tags == nil {
-		k.tags = map[string]bool{}
+	if q.tags == nil {
+		q.tags = map[string]bool{}
 	}
-	k.tags[artifactType] = true
+	q.tags[artifactType] = true
 }
 
 // answers reports whether the pull asked where the referrer would be found, and was
 // answered in full.
-func (k *known) answers(referrer map[string]string) bool {
-	switch artifactType := referrer[labels.ArtifactType]; artifactType {
+func (q *inquiry) answers(referrer map[string]string) bool {
+	switch artifactType := referrer[labels.ArtifactTypeKey]; artifactType {
 	case "":
-		return k.whole
-	case policy.TypeBuildKitAttestation:
+		return q.complete
+	case artifact.TypeBuildKitAttestation:
 		return false // in the image's index, which does not change
 	default:
-		return k.tags[artifactType]
+		return q.tags[artifactType]
 	}
 }
 
@@ -84,24 +85,24 @@ func (k *known) answers(referrer map[string]string) bool {
 // no longer lists are marked, or removed if the rule says so. Only what came from
 // this repository alone is judged: an image of the same content elsewhere has
 // referrers of its own; and not what another pull brought since this one asked.
-func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]string, now time.Time) map[string]string {
+func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry, existing map[string]string, now time.Time) map[string]string {
 	change := map[string]string{}
 	for _, t := range s.Taken {
-		s.known.add(t.Digest)
+		asked.add(t.Digest)
 	}
 	missed := map[digest.Digest]time.Time{}
 	for _, dgst := range labels.Referrers(existing) {
-		if s.known.found[dgst] {
+		if asked.found[dgst] {
 			change[labels.Unlisted(dgst)] = ""
 			continue
 		}
-		info, err := g.Store.Info(ctx, dgst)
+		info, err := g.config.Store.Info(ctx, dgst)
 		if err != nil {
 			continue
 		}
-		if !g.source.only(info.Labels) || !s.known.answers(info.Labels) || info.UpdatedAt.After(s.known.began) {
-			if s.Status == discovery.Absent { // here, or when this pull asked; not elsewhere
-				change[labels.Status] = string(discovery.Present)
+		if !g.source.only(info.Labels) || !asked.answers(info.Labels) || info.UpdatedAt.After(asked.began) {
+			if s.Status == labels.Absent { // here, or when this pull asked; not elsewhere
+				change[labels.StatusKey] = string(labels.Present)
 			}
 			continue
 		}
@@ -115,13 +116,13 @@ func (g *Gather) refresh(ctx context.Context, s Subject, existing map[string]str
 
 // keepMissed marks what is no longer listed, or unties it where the rule prunes. A
 // subject keeps no more of it than it may have referrers, those that were missed
-// last: who signs anew every day must not fill the node's disk.
-func (g *Gather) keepMissed(ctx context.Context, s Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
-	most := g.Limits.MaxReferrers
-	if g.Selection.Prune() {
+// last: who signs anew every day must not fill the node's disq.
+func (g *Gather) keepMissed(ctx context.Context, s outcome.Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
+	most := g.config.Limits.MaxReferrers
+	if g.config.Selection.Prune() {
 		most = 0
 	}
-	if g.Keep {
+	if g.config.Keep {
 		most = len(missed)
 	}
 	latest := slices.SortedFunc(maps.Keys(missed), func(a, b digest.Digest) int {
@@ -129,7 +130,7 @@ func (g *Gather) keepMissed(ctx context.Context, s Subject, existing map[string]
 	})
 	for i, dgst := range latest {
 		mark := labels.Unlisted(dgst)
-		log := log.G(ctx).WithField("image", g.Name).WithField("subject", s.Digest).WithField("digest", dgst)
+		log := log.G(ctx).WithField("image", g.config.Name).WithField("subject", s.Digest).WithField("digest", dgst)
 		switch {
 		case i >= most:
 			log.Info("referrers: no longer listed, removed")

@@ -60,7 +60,7 @@ func TestRefreshAfterAnotherPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.wantUntouched(sbom)
-		w.wantStatus(out, discovery.Present)
+		w.wantStatus(out, labels.Present)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -44,7 +44,7 @@ func TestRefresh(t *testing.T) {
 		{name: "the registry fails, prune", rule: pruning, answer: func(w *world, _, _ ocispec.Descriptor) {
 			w.server.On(base+"referrers/"+w.subject.Digest.String(), hostile.Answer{Code: 403})
 		}, tied: true},
-		{name: "listed, but not wanted any more, prune", rule: policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Prune: true},
+		{name: "listed, but not wanted any more, prune", rule: policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Prune: true},
 			answer: func(w *world, kept, other ocispec.Descriptor) { list(w, kept, other) }, tied: true},
 		{name: "listed with a size that is a lie, prune", rule: pruning, answer: func(w *world, kept, other ocispec.Descriptor) {
 			kept.Size = -1
@@ -52,15 +52,15 @@ func TestRefresh(t *testing.T) {
 		}, tied: true},
 		{name: "it came from elsewhere as well, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
-				w.label(kept, labels.Source, w.server.Host()+"/app,registry.example.com/app")
+				w.label(kept, labels.SourceKey, w.server.Host()+"/app,registry.example.com/app")
 			}, tied: true},
 		{name: "it came from an archive, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
-				w.label(kept, labels.Source, "")
+				w.label(kept, labels.SourceKey, "")
 			}, tied: true},
 		{name: "a tag of cosign's that was not asked for, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
-				w.label(kept, labels.ArtifactType, "application/vnd.dev.cosign.artifact.sbom.v1+json")
+				w.label(kept, labels.ArtifactTypeKey, "application/vnd.dev.cosign.artifact.sbom.v1+json")
 			}, tied: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-var pruning = policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1, Prune: true}
+var pruning = policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1, Prune: true}
 
 // label sets a label by hand; an empty value removes it.
 func (w *world) label(desc ocispec.Descriptor, key, value string) {
@@ -109,7 +109,7 @@ func TestUnlistedMark(t *testing.T) {
 	w.gather(sboms)
 	w.list(w.subject)
 	out, _ := w.gather(sboms)
-	w.wantStatus(out, discovery.Absent)
+	w.wantStatus(out, labels.Absent)
 	since := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 	w.label(w.subject, labels.Unlisted(sbom.Digest), since.Format(time.RFC3339))
 	w.gather(sboms)
@@ -118,7 +118,7 @@ func TestUnlistedMark(t *testing.T) {
 	}
 	w.list(w.subject, sbom)
 	out, _ = w.gather(sboms)
-	w.wantStatus(out, discovery.Present)
+	w.wantStatus(out, labels.Present)
 	if got := w.unlisted(sbom); !got.IsZero() {
 		t.Errorf("unlisted since %v though it is listed", got)
 	}
@@ -127,7 +127,7 @@ func TestUnlistedMark(t *testing.T) {
 // A tag of cosign's that is gone, or names something else, is no longer listed.
 func TestRefreshOfCosignTag(t *testing.T) {
 	w := newWorld(t)
-	rule := policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1, Prune: true}
+	rule := policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 1, Prune: true}
 	always := func(c *Config) { c.Cosign = CosignAlways }
 	layer, config := w.serve("payload"), w.serve(`{"architecture":"","os":""}`)
 	layer.MediaType, config.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json", ocispec.MediaTypeImageConfig

@@ -9,31 +9,33 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // Manifests that were not asked about satisfy nothing, and are unknown.
 func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
-	signed := Taken{Descriptor: ocispec.Descriptor{ArtifactType: signature, Digest: digest.FromString("signature")}}
-	root := func(taken ...Taken) *Outcome {
-		return &Outcome{Unasked: 2, Subjects: []Subject{
-			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("index")}, Image: true, Status: discovery.Present, Taken: taken},
-			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("amd64")}, Image: true, Status: discovery.Present,
-				Taken: []Taken{signed}, Parents: []digest.Digest{digest.FromString("index")}},
+	signed := outcome.Referrer{ArtifactType: signature, Digest: digest.FromString("signature")}
+	root := func(taken ...outcome.Referrer) *outcome.Outcome {
+		return &outcome.Outcome{Unasked: 2, Subjects: []outcome.Subject{
+			{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("index"), Image: true, Status: labels.Present, Taken: taken},
+			{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("amd64"), Image: true, Status: labels.Present,
+				Taken: []outcome.Referrer{signed}, Parents: []digest.Digest{digest.FromString("index")}},
 		}}
 	}
 	for _, tc := range []struct {
 		name    string
 		rule    policy.Rule
-		out     *Outcome
+		out     *outcome.Outcome
 		refused string
 	}{
-		{"required", policy.Rule{Required: []string{policy.SetSignatures}}, root(), "signatures of 2 manifests that were not asked about, over the limit of 1000 subjects a pull"},
-		{"required, and the root has it", policy.Rule{Required: []string{policy.SetSignatures}}, root(signed), ""},
-		{"on_error = fail", policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, OnError: policy.Fail}, root(), "2 manifests that were not asked about"},
-		{"neither", policy.Rule{ArtifactTypes: []string{policy.SetSignatures}}, root(), ""},
+		{"required", policy.Rule{Required: []string{artifact.SetSignatures}}, root(), "signatures of 2 manifests that were not asked about, over the limit of 1000 subjects a pull"},
+		{"required, and the root has it", policy.Rule{Required: []string{artifact.SetSignatures}}, root(signed), ""},
+		{"on_error = fail", policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, OnError: policy.Fail}, root(), "2 manifests that were not asked about"},
+		{"neither", policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}}, root(), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := tc.out.Enforce("image", newWorld(t).config(tc.rule).Selection)
@@ -49,35 +51,34 @@ func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
 func TestUnaskedManifestsTruncateTheRoot(t *testing.T) {
 	w := newWorld(t)
 	w.list(w.subject)
-	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}))
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 1}))
 	defer g.Close()
 	g.Image(w.subject)
-	g.mu.Lock()
-	g.images = maxSubjects
-	g.mu.Unlock()
+	for g.quota.addSubject(true) == nil { // until no more are asked about
+	}
 	g.Image(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("one too many"), Size: 1}, w.subject.Digest)
 	out := g.Wait(w.ctx)
 	if err := g.Tie(w.ctx, out, w.subject); err != nil {
 		t.Fatal(err)
 	}
-	w.wantStatus(out, discovery.Truncated)
+	w.wantStatus(out, labels.Truncated)
 }
 
 // The type of an image's root is the registry's word: one that is neither a manifest's
 // nor an index's gets nothing past a rule.
 func TestRootOfAnotherTypeSatisfiesNothing(t *testing.T) {
 	for name, rule := range map[string]policy.Rule{
-		"required":          {Required: []string{policy.SetSignatures}},
-		"on_error = fail":   {ArtifactTypes: []string{policy.SetSignatures}, OnError: policy.Fail},
-		"on_error = warn":   {ArtifactTypes: []string{policy.SetSignatures}},
-		"required, by warn": {Required: []string{policy.SetSBOMs}, OnError: policy.Warn},
+		"required":          {Required: []string{artifact.SetSignatures}},
+		"on_error = fail":   {ArtifactTypes: []string{artifact.SetSignatures}, OnError: policy.Fail},
+		"on_error = warn":   {ArtifactTypes: []string{artifact.SetSignatures}},
+		"required, by warn": {Required: []string{artifact.SetSBOMs}, OnError: policy.Warn},
 	} {
 		for _, mediaType := range []string{"application/octet-stream", "APPLICATION/vnd.oci.image.manifest.v1+json", ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer, ""} {
 			t.Run(name+" "+mediaType, func(t *testing.T) {
 				w := newWorld(t)
 				w.subject.MediaType = mediaType
 				out, sel := w.gather(rule)
-				w.wantStatus(out, discovery.Unknown)
+				w.wantStatus(out, labels.Unknown)
 				err := out.Enforce("image", sel)
 				if may := len(rule.Required) == 0 && rule.OnError != policy.Fail; may != (err == nil) {
 					t.Fatalf("the pull ends with %v", err)
@@ -95,21 +96,21 @@ func TestRootOfAnotherTypeSatisfiesNothing(t *testing.T) {
 
 // Referrers cannot use up what the image's own manifests have.
 func TestReferrersLeaveRoomForTheImage(t *testing.T) {
-	g := New(t.Context(), newWorld(t).config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}}))
+	g := New(t.Context(), newWorld(t).config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}}))
 	g.Close() // nothing is asked; only the counting matters
 	g.closed = false
 	at := func(name string) ocispec.Descriptor {
 		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(name), Size: 1}
 	}
-	for i := range maxSubjects {
-		if !g.add(at(fmt.Sprint("referrer", i)), 1, false) {
+	for i := range outcome.MaxSubjects {
+		if g.add(at(fmt.Sprint("referrer", i)), 1, false) != nil {
 			t.Fatalf("referrer %d is over the limit", i)
 		}
 	}
-	if g.add(at("another"), 1, false) {
+	if g.add(at("another"), 1, false) == nil {
 		t.Error("one referrer more is not over the limit")
 	}
-	for i := range maxSubjects + 3 {
+	for i := range outcome.MaxSubjects + 3 {
 		g.Image(at(fmt.Sprint("manifest", i)))
 	}
 	if out := g.Wait(t.Context()); out.Unasked != 3 {
@@ -126,9 +127,9 @@ func TestRefusalNamesItsCause(t *testing.T) {
 		listed = append(listed, w.artifact("application/vex+json", &w.subject, w.serve(fmt.Sprint("vex", i))))
 	}
 	bundle := w.artifact("application/vnd.dev.sigstore.bundle.v0.3+json", &w.subject, w.serve("bundle"))
-	gone := w.artifact(signature, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("gone"), Size: 4})
+	gone := w.artifact(signature, &w.subject, ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString("gone"), Size: 4})
 	w.list(w.subject, append(listed, bundle, gone)...)
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1})
 	err := out.Enforce("image", sel)
 	for _, want := range []string{
 		digest.FromString("gone").String() + ": 404 Not Found",
@@ -147,7 +148,7 @@ func TestCosignsTagThatIsRequired(t *testing.T) {
 	sig := w.cosignTag(".sig")
 	listed := w.artifact(signature, &w.subject, w.serve("signed"))
 	w.list(w.subject, listed)
-	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Required: []string{policy.TypeCosignSignature}, Depth: 1},
+	out, sel := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Required: []string{artifact.TypeCosignSignature}, Depth: 1},
 		func(c *Config) { c.Cosign = CosignAuto })
 	w.wantTied(w.subject, sig, listed)
 	if err := out.Enforce("image", sel); err != nil {
@@ -158,16 +159,16 @@ func TestCosignsTagThatIsRequired(t *testing.T) {
 // Harbor lists what lies under cosign's tags, though it names no subject. That must not
 // keep it from being taken by its tag.
 func TestCosignsTagThatTheListingHasAsWell(t *testing.T) {
-	for _, listedAs := range []string{ocispec.MediaTypeImageConfig, policy.TypeCosignSignature, "application/vnd.unwanted"} {
+	for _, listedAs := range []string{ocispec.MediaTypeImageConfig, artifact.TypeCosignSignature, "application/vnd.unwanted"} {
 		t.Run(listedAs, func(t *testing.T) {
 			w := newWorld(t)
 			sig := w.cosignTag(".sig")
 			listed := sig
 			listed.ArtifactType = listedAs
 			w.list(w.subject, listed)
-			out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+			out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
 			w.wantTied(w.subject, sig)
-			w.wantStatus(out, discovery.Present)
+			w.wantStatus(out, labels.Present)
 			if err := out.Enforce("image", sel); err != nil {
 				t.Error(err)
 			}
@@ -209,7 +210,7 @@ func TestPartsOfTheImageAreNoReferrers(t *testing.T) {
 			w.list(w.subject)
 			w.list(attestation)
 			w.list(signature)
-			config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures, policy.SetAttestations}, Depth: 1})
+			config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures, artifact.SetAttestations}, Depth: 1})
 			config.Cosign = CosignAlways
 			g := New(w.ctx, config)
 			defer g.Close()
@@ -236,8 +237,8 @@ func TestPartsOfTheImageAreNoReferrers(t *testing.T) {
 				if len(s.Taken) != 0 {
 					t.Errorf("taken are %+v", s.Taken)
 				}
-				if n := strings.Count(fmt.Sprint(s.Left), "it is a part of the image itself"); !later && n != 2 {
-					t.Errorf("left are %+v", s.Left)
+				if n := strings.Count(fmt.Sprint(s.Skipped), "it is a part of the image itself"); !later && n != 2 {
+					t.Errorf("left are %+v", s.Skipped)
 				}
 			}
 		})
@@ -250,9 +251,9 @@ func TestJunkUnderCosignsTag(t *testing.T) {
 	w.list(w.subject)
 	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+".sig",
 		hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"`+ocispec.DescriptorEmptyJSON.Digest.String()+`","size":2},"layers":[]}`)))
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 1}, func(c *Config) { c.Cosign = CosignAuto })
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Absent)
+	w.wantStatus(out, labels.Absent)
 	if why := out.Subjects[0].Why; !strings.Contains(why, "cosign's tag is no") {
 		t.Error(why)
 	}
@@ -271,10 +272,10 @@ func TestEmbeddedAttestations(t *testing.T) {
 		want                bool
 	}{
 		{name: "as BuildKit writes it", config: image, layer: "application/vnd.in-toto+json", want: true},
-		{name: "as BuildKit writes it now", artifactType: policy.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, want: true},
+		{name: "as BuildKit writes it now", artifactType: artifact.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, want: true},
 		{name: "listed as well, without a subject", config: image, layer: "application/vnd.in-toto+json", listed: true, want: true},
-		{name: "listed as well", artifactType: policy.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, listed: true, want: true},
-		{name: "a signature by its type alone", artifactType: signature, config: image, layer: "text/plain"},
+		{name: "listed as well", artifactType: artifact.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, listed: true, want: true},
+		{name: "a signature by its type alone", artifactType: signature, config: image, layer: "text/artifact.Plain"},
 		{name: "another image", config: image, layer: ocispec.MediaTypeImageLayerGzip},
 		{name: "no layers", config: image},
 		{name: "the image itself", itself: true},
@@ -291,7 +292,7 @@ func TestEmbeddedAttestations(t *testing.T) {
 			if tc.subject {
 				m.Subject = &w.subject
 			}
-			attestation := w.manifest(m, ocispec.MediaTypeImageManifest, policy.TypeBuildKitAttestation)
+			attestation := w.manifest(m, ocispec.MediaTypeImageManifest, artifact.TypeBuildKitAttestation)
 			if tc.itself {
 				attestation = w.subject
 			}

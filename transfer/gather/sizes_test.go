@@ -6,13 +6,15 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/v2/pkg/labels"
+	clabels "github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -26,9 +28,9 @@ func TestListingWithAWrongSize(t *testing.T) {
 		listed.Size += wrong
 		w.list(w.subject, listed)
 		for range 2 { // and again, when it is stored
-			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+			out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 			w.wantTied(w.subject, sbom)
-			w.wantStatus(out, discovery.Present)
+			w.wantStatus(out, labels.Present)
 			if taken := out.Subjects[0].Taken; len(taken) != 1 || taken[0].Size != sbom.Size {
 				t.Errorf("%+v are taken, want one of %d bytes", taken, sbom.Size)
 			}
@@ -42,13 +44,13 @@ func TestListingWithAWrongSize(t *testing.T) {
 // A layer may be empty. That is believed of the digest of nothing alone.
 func TestEmptyLayer(t *testing.T) {
 	w := newWorld(t)
-	nothing := ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString(""), Size: 0}
+	nothing := ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString(""), Size: 0}
 	whole := w.artifact(spdx, &w.subject, nothing, w.serve("sbom"))
-	lie := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("something"), Size: 0})
+	lie := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString("something"), Size: 0})
 	w.list(w.subject, whole, lie)
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 	w.wantTied(w.subject, whole)
-	if left := out.Subjects[0].Left; len(left) != 1 || left[0].Digest != lie.Digest || strings.Contains(left[0].Reason, "max_blob_size") {
+	if left := out.Subjects[0].Skipped; len(left) != 1 || left[0].Digest != lie.Digest || strings.Contains(left[0].Reason, "max_blob_size") {
 		t.Errorf("left: %v, want the one that lies, and no limit blamed", left)
 	}
 	if info, err := w.store.Info(w.ctx, nothing.Digest); err != nil || info.Size != 0 {
@@ -67,7 +69,7 @@ func TestLayerThatAnotherCallsAManifest(t *testing.T) {
 	called.MediaType = ocispec.MediaTypeImageManifest
 	honest := w.artifact(signature, &w.subject, layer)
 	w.list(w.subject, w.artifact(signature, &w.subject, called), honest)
-	out, sel := w.gather(policy.Rule{Required: []string{policy.SetSignatures}, Depth: 1})
+	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1})
 	if err := out.Enforce("image", sel); err != nil {
 		t.Error(err)
 	}
@@ -78,12 +80,12 @@ func TestCosignsTagCountsAgainstTheLimit(t *testing.T) {
 	w := newWorld(t)
 	sig := w.cosignTag(".sig")
 	w.list(w.subject)
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1}, func(c *Config) {
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 1}, func(c *Config) {
 		c.Cosign, c.Limits.MaxTotalSize = CosignAuto, sig.Size-1
 	})
-	w.wantStatus(out, discovery.Truncated)
-	if n := out.Refusals()[LimitTotalSize]; n != 1 {
-		t.Errorf("the limit refused %d, want 1: %v", n, out.Subjects[0].Left)
+	w.wantStatus(out, labels.Truncated)
+	if n := out.Refusals()[outcome.LimitTotalSize]; n != 1 {
+		t.Errorf("the limit refused %d, want 1: %v", n, out.Subjects[0].Skipped)
 	}
 }
 
@@ -94,7 +96,7 @@ func TestSourcesOfSharedContentAreJoined(t *testing.T) {
 	var wg sync.WaitGroup
 	const repositories = 20
 	for i := range repositories {
-		config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}})
+		config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}})
 		config.Name = fmt.Sprintf("registry.test/repository%02d:v1", i)
 		g := New(w.ctx, config)
 		defer g.Close()
@@ -109,7 +111,7 @@ func TestSourcesOfSharedContentAreJoined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Split(info.Labels[labels.LabelDistributionSource+".registry.test"], ","); len(got) != repositories {
+	if got := strings.Split(info.Labels[clabels.LabelDistributionSource+".registry.test"], ","); len(got) != repositories {
 		t.Errorf("%d repositories are named, want %d: %q", len(got), repositories, got)
 	}
 }
@@ -123,8 +125,8 @@ func TestManifestsOfAnotherSubjectAreLimited(t *testing.T) {
 		listed = append(listed, w.artifact(spdx, &other, w.serve(fmt.Sprint(i))))
 	}
 	w.list(w.subject, listed...)
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
-	w.wantStatus(out, discovery.Truncated)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
+	w.wantStatus(out, labels.Truncated)
 	if n := w.asked("/manifests/"); n != 3 {
 		t.Errorf("%d manifests were read, want 3", n)
 	}
@@ -141,9 +143,9 @@ func TestManifestsThatAreWrongAreLimited(t *testing.T) {
 	}
 	w.list(w.subject, forged...)
 	limits := func(c *Config) { c.Limits.MaxTotalSize = 10 << 20 }
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, limits)
-	w.wantStatus(out, discovery.Unknown) // worse than truncated
-	if n := w.asked("/manifests/"); n > 3+DefaultLimits.MaxConcurrentDownloads || out.Refusals()[LimitTotalSize] == 0 {
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, limits)
+	w.wantStatus(out, labels.Unknown) // worse than truncated
+	if n := w.asked("/manifests/"); n > 3+DefaultLimits.MaxConcurrentDownloads || out.Refusals()[outcome.LimitTotalSize] == 0 {
 		t.Errorf("%d manifests were asked for, refusals %v", n, out.Refusals())
 	}
 
@@ -161,9 +163,9 @@ func TestManifestsThatAreWrongAreLimited(t *testing.T) {
 		}, ocispec.MediaTypeImageIndex, spdx))
 	}
 	w.list(w.subject, indexes...)
-	out, _ = w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1})
+	out, _ = w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 	w.wantTied(w.subject)
-	w.wantStatus(out, discovery.Unknown)
+	w.wantStatus(out, labels.Unknown)
 	if n, most := w.asked("/manifests/"), len(indexes)*(1+DefaultLimits.MaxConcurrentDownloads); n > most {
 		t.Errorf("%d manifests were asked for, want %d at most: what lacks a piece needs no other", n, most)
 	}
@@ -174,17 +176,19 @@ func TestPiecesOfAPullAreLimited(t *testing.T) {
 	w := newWorld(t)
 	sbom := w.artifact(spdx, &w.subject, w.serve("a"), w.serve("b"), w.serve("c"))
 	w.list(w.subject, sbom)
-	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}))
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}))
 	defer g.Close()
 	for i := range maxPieces - 3 { // room for the manifest and two of its blobs
-		g.sized[contentKey{size: int64(i)}] = true
+		if err := g.quota.reserve(ocispec.Descriptor{Digest: digest.FromString(fmt.Sprint(i))}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	g.Image(w.subject)
 	out := g.Wait(w.ctx)
-	if s := out.Subjects[0]; s.Status != discovery.Truncated || len(s.Taken) != 0 || !strings.Contains(s.Why, "10000 manifests and blobs in all") {
+	if s := out.Subjects[0]; s.Status != labels.Truncated || len(s.Taken) != 0 || !strings.Contains(s.Why, "10000 manifests and blobs in all") {
 		t.Errorf("%s, %d taken: %s", s.Status, len(s.Taken), s.Why)
 	}
-	if n := out.Refusals()[LimitOther]; n != 1 {
+	if n := out.Refusals()[outcome.LimitOther]; n != 1 {
 		t.Errorf("refusals %v", out.Refusals())
 	}
 	if n := w.asked("/blobs/"); n > 2 {
@@ -199,14 +203,14 @@ func TestEmbeddedAttestationsAreWithinThePull(t *testing.T) {
 	layer := w.serve("statement")
 	layer.MediaType = "application/vnd.in-toto+json"
 	attestation := w.artifact("", nil, layer)
-	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{policy.SetAttestations}, Depth: 1}))
+	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{artifact.SetAttestations}, Depth: 1}))
 	defer g.Close()
-	g.takes = maxSubjects
+	exhaustPull(t, g.quota)
 	g.Image(w.subject)
 	g.Embedded(w.subject.Digest, attestation)
 	s := g.Wait(w.ctx).Subjects[0]
-	if s.Status != discovery.Truncated || len(s.Taken) != 0 || len(s.Left) != 1 || s.Left[0].Limit != LimitPull {
-		t.Errorf("%s: %+v", s.Status, s.Left)
+	if s.Status != labels.Truncated || len(s.Taken) != 0 || len(s.Skipped) != 1 || s.Skipped[0].Limit != outcome.LimitPull {
+		t.Errorf("%s: %+v", s.Status, s.Skipped)
 	}
 }
 
@@ -220,8 +224,8 @@ func TestManifestsThatAreOnlyReadAreLimited(t *testing.T) {
 		listed = append(listed, a)
 	}
 	w.list(w.subject, listed...)
-	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{policy.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
-	w.wantStatus(out, discovery.Truncated)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) { c.Limits.MaxTotalSize, c.Limits.MaxConcurrentDownloads = 2*listed[0].Size+1, 1 })
+	w.wantStatus(out, labels.Truncated)
 	if n := w.asked("/manifests/"); n != 3 {
 		t.Errorf("%d manifests were read, want 3", n)
 	}

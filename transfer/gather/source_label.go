@@ -15,7 +15,7 @@ import (
 // can mount it across repositories.
 type sourceLabel struct {
 	key, repository string
-	locator         string // for labels.Source
+	locator         string // for labels.SourceKey
 }
 
 func newSourceLabel(ref string) sourceLabel {
@@ -37,7 +37,7 @@ func (s sourceLabel) add(add, existing map[string]string) {
 	if s.repository == "" {
 		return
 	}
-	for key, repository := range map[string]string{s.key: s.repository, labels.Source: s.locator} {
+	for key, repository := range map[string]string{s.key: s.repository, labels.SourceKey: s.locator} {
 		var repositories []string
 		if have := existing[key]; have != "" {
 			repositories = strings.Split(have, ",")
@@ -53,5 +53,5 @@ func (s sourceLabel) add(add, existing map[string]string) {
 
 // only reports whether content came from the source's repository and no other.
 func (s sourceLabel) only(existing map[string]string) bool {
-	return s.locator != "" && existing[labels.Source] == s.locator
+	return s.locator != "" && existing[labels.SourceKey] == s.locator
 }

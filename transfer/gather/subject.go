@@ -1,9 +1,7 @@
 package gather
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,212 +10,103 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
+
+// minDoubts is how many of each subject's reasons to doubt are kept in any case.
+const minDoubts = 8
 
 // subject is a manifest or index that is asked about.
 type subject struct {
 	desc  ocispec.Descriptor
 	depth int // levels of referrers to take, this subject's own included
 	image atomic.Bool
+	quota *quota
 
-	// Guarded by Gather.mu.
-	parents  []digest.Digest // indexes of the image that name it
-	embedded int             // manifests of the image's index that refer to it
+	parents []digest.Digest // indexes of the image that name it; guarded by Gather.mu
 
-	mu      sync.Mutex
-	seen    map[sighting]bool          // referrers that are being taken, or were
-	latest  map[digest.Digest]*attempt // to take them
-	room    int                        // for those that only their manifest decides on
-	listed  bool                       // the registry has answered
-	base    discovery.Status           // no better than this, whatever it answers
-	status  discovery.Status
-	answers []discovery.Answer
-	taken   []Taken
-	left    []Left
-	doubts  int // of left, those that lower the status
-	untold  int // what left has no room for
-	budget  *budget
-	known   known
+	mu        sync.Mutex
+	seen      map[sighting]bool          // referrers that are being taken, or were
+	latest    map[digest.Digest]*attempt // to take each of them
+	listed    bool                       // the registry has answered
+	base      labels.Status              // no better than this, whatever it answers
+	status    labels.Status
+	answers   []outcome.Answer
+	taken     []outcome.Referrer
+	skipped   []outcome.Referrer
+	doubts    int // of skipped, those that lower the status
+	forgotten int // what skipped has no room for
+	asked     inquiry
 }
 
-// Way is how a pull came to know of a referrer.
-type Way string
-
-const (
-	listed   Way = "listing"     // the registry's
-	tagged   Way = "cosign_tag"  // a tag of cosign's
-	embedded Way = "image_index" // the image's own index
-)
-
-// candidate is a referrer that may be taken.
-type candidate struct {
-	ocispec.Descriptor
-	way      Way
-	manifest []byte // where it is known already
-	// legacy is the artifact type that it is taken for, where not its manifest
-	// but one of cosign's tags, or the image's index, names the subject.
-	legacy string
-	ask    bool // the listing does not say what it is
-	turn   *turn
-	held   int64 // bytes of manifest that count as held
-}
-
-// discover asks what refers to the subject, and starts to take what is wanted, of
-// each page of the listing while the next is on its way.
-func (g *Gather) discover(s *subject) {
-	var c chosen
-	var judged sync.WaitGroup
-	var candidates []candidate
-	start := func(some []candidate) {
-		candidates = append(candidates, some...)
-		for _, c := range some {
-			judged.Add(1)
-			g.wg.Go(func() {
-				defer judged.Done()
-				g.take(s, c)
-			})
-		}
+// skip records why a candidate is not taken, and that the status can be no better than
+// given ("" where it does not matter). Over the quota only the status is kept.
+func (s *subject) skip(c candidate, status labels.Status, why error) {
+	r := outcome.Referrer{Digest: c.Digest, ArtifactType: c.ArtifactType, Via: c.via, Status: status, Reason: outcome.Shorten(why.Error())}
+	if status == labels.Truncated {
+		r.Limit = limitOf(why)
 	}
-	listing, err := g.list(s, func(page []ocispec.Descriptor) { start(g.choose(s, &c, page)) })
-	if err != nil {
-		s.note(discovery.Unknown, Left{Reason: err.Error()})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(r)
+}
+
+// doubt records that something failed which is not about one referrer.
+func (s *subject) doubt(why error) { s.skip(candidate{}, labels.Unknown, why) }
+
+// note is for those who hold s.mu.
+func (s *subject) note(r outcome.Referrer) {
+	if !s.listed {
+		s.base = s.base.Worse(r.Status)
+	}
+	s.status = s.status.Worse(r.Status)
+	if r.Status != "" {
+		s.doubts++
+	}
+	if (r.Status == "" || s.doubts > minDoubts) && s.quota.remember(1) != nil {
+		s.forgotten++
 		return
 	}
+	s.skipped = append(s.skipped, r)
+}
+
+// setListing records what the registry answered.
+func (s *subject) setListing(listing discovery.Listing) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.answers = listing.Answers
-	if s.status = s.base.Worse(listing.Status); s.status == discovery.Absent && len(s.taken) > 0 {
-		s.status = discovery.Present
+	if s.status = s.base.Worse(listing.Status); s.status == labels.Absent && len(s.taken) > 0 {
+		s.status = labels.Present
 	}
 	s.listed = true
-	if s.budget.spend(len(listing.Referrers) + len(listing.Rejected)) {
-		s.known.listing(listing)
+	if s.quota.remember(len(listing.Referrers)+len(listing.Rejected)) == nil {
+		s.asked.listing(listing)
 	}
-	s.mu.Unlock()
-	for _, r := range listing.Rejected {
-		// What cannot be fetched may have been what was wanted.
-		status := r.Status
-		if g.decide(r.Descriptor).Verdict == policy.Skip {
-			status = ""
-		}
-		left := Left{Digest: r.Digest, ArtifactType: r.ArtifactType, Way: listed, Reason: "refused: " + r.Reason}
-		if status == discovery.Truncated {
-			left.Limit = LimitManifest
-		}
-		s.note(status, left)
-	}
-	room := g.Limits.MaxReferrers - c.sure
-	s.setRoom(room)
-	asked := g.withinPull(s, c.asked, &g.asks)
-	if len(asked) > room {
-		inTurn(asked, room)
-	}
-	start(asked)
-	g.cosign(s, candidates, &judged)
 }
 
-func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
-	if err := g.listings.Acquire(g.ctx, 1); err != nil {
-		return discovery.Listing{}, context.Cause(g.ctx)
-	}
-	defer g.listings.Release(1)
-	ctx, span := g.listSpan(s)
-	listing, err := g.Registry.ListEach(ctx, s.desc.Digest, found)
-	endListing(span, listing, err)
-	if cause := context.Cause(g.ctx); err == nil && cause != nil && listing.Status == discovery.Unknown {
-		err = cause
-	}
-	return listing, err
-}
-
-// decide judges a referrer by what the listing says of it.
-func (g *Gather) decide(desc ocispec.Descriptor) policy.Decision {
-	return g.Selection.Decide(policy.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
-}
-
-// chosen is what the policy made of a listing so far.
-type chosen struct {
-	sure  int         // candidates that the listing's type decides on
-	asked []candidate // those that only their manifest can decide on
-}
-
-func (c *chosen) isAsked(dgst digest.Digest) bool {
-	return slices.ContainsFunc(c.asked, func(a candidate) bool { return a.Digest == dgst })
-}
-
-// choose applies the policy before the cap, so that decoys of other types cannot
-// push a signature past it. It returns what the listing's type decides, in the
-// registry's order; what only its manifest can decide has what room the whole
-// listing leaves, and counts once the manifest has spoken.
-func (g *Gather) choose(s *subject, c *chosen, page []ocispec.Descriptor) []candidate {
-	var sure []candidate
-	for _, desc := range page {
-		switch d := g.decide(desc); {
-		case d.Verdict == policy.Skip:
-			s.note("", Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Way: listed, Reason: d.Reason})
-		case d.Verdict == policy.Ask:
-			if c.isAsked(desc.Digest) {
-				continue // it is told again since it was contradicted; its place is the first
-			}
-			c.asked = append(c.asked, candidate{Descriptor: desc, way: listed, ask: true})
-		case c.sure == g.Limits.MaxReferrers:
-			s.note(discovery.Truncated, g.overLimit(desc, listed))
-		default:
-			c.sure++
-			sure = append(sure, candidate{Descriptor: desc, way: listed})
-		}
-	}
-	return g.withinPull(s, sure, &g.takes)
-}
-
-// withinPull cuts candidates to what one pull may take, or ask, in all.
-func (g *Gather) withinPull(s *subject, candidates []candidate, count *int) []candidate {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.withinPullLocked(s, candidates, count)
-}
-
-// withinPullLocked is withinPull for those who hold Gather.mu.
-func (g *Gather) withinPullLocked(s *subject, candidates []candidate, count *int) []candidate {
-	n := min(len(candidates), maxSubjects-*count)
-	*count += n
-	for _, c := range candidates[n:] {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Limit: LimitPull,
-			Reason: fmt.Sprintf("over the limit of %d referrers a pull", maxSubjects)})
-	}
-	return candidates[:n]
-}
-
-func (s *subject) setRoom(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.room = n
-}
-
-// hasRoom reports whether a referrer that its manifest decided on is within the cap.
-func (s *subject) hasRoom() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.room--
-	return s.room >= 0
-}
-
-func (g *Gather) overLimit(desc ocispec.Descriptor, way Way) Left {
-	return Left{Digest: desc.Digest, ArtifactType: desc.ArtifactType, Way: way, Limit: LimitReferrers,
-		Reason: fmt.Sprintf("over the limit of %d referrers a subject (key max_referrers)", g.Limits.MaxReferrers)}
-}
-
-// add records the answers about one of cosign's tags. A host that failed casts no doubt
+// addTag records the answers about one of cosign's tags. A host that failed casts no doubt
 // if another had the tag; what lies there makes a subject present once it is taken.
-func (s *subject) add(answers []discovery.Answer) {
+func (s *subject) addTag(kind discovery.CosignKind, found *discovery.CosignArtifact, answers []outcome.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asked.tag(kind.ArtifactType, found, answers)
 	s.answers = append(s.answers, answers...)
-	if len(answers) == 0 || answers[len(answers)-1].Status == discovery.Present {
+	if len(answers) == 0 || answers[len(answers)-1].Status == labels.Present {
 		return
 	}
 	for _, a := range answers {
 		s.status = s.status.Worse(a.Status)
+	}
+}
+
+// addTaken records a referrer that is whole in the store.
+func (s *subject) addTaken(r outcome.Referrer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = append(s.taken, r)
+	if r.Via != outcome.Listed && s.status == labels.Absent {
+		s.status = labels.Present // no listing shows it, but it is there
 	}
 }
 
@@ -226,19 +115,19 @@ func (s *subject) add(answers []discovery.Answer) {
 func (s *subject) why() string {
 	parts := []string{string(s.status)}
 	for _, a := range s.answers {
-		if a.Status != discovery.Present {
+		if a.Status != labels.Present {
 			parts = append(parts, a.String())
 		}
 	}
 	for _, doubt := range []bool{true, false} {
-		for _, l := range s.left {
-			if doubt == (l.Status != "") {
-				parts = append(parts, l.String())
+		for _, r := range s.skipped {
+			if doubt == (r.Status != "") {
+				parts = append(parts, r.String())
 			}
 		}
 	}
 	const most = 6
-	if more := len(parts) + s.untold - most; more > 0 {
+	if more := len(parts) + s.forgotten - most; more > 0 {
 		parts = append(parts[:min(len(parts), most)], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(parts, "; ")

@@ -4,84 +4,93 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/tracing"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
+
+// candidate is a referrer that may be taken.
+type candidate struct {
+	ocispec.Descriptor
+	via      outcome.Origin
+	manifest []byte // where it is known already
+	// legacy is the artifact type that it is taken for, where not its manifest
+	// but one of cosign's tags, or the image's index, names the subject.
+	legacy    string
+	undecided bool // the listing does not say what it is
+}
+
+// sighting is a referrer as it was met in one of the ways.
+type sighting struct {
+	digest digest.Digest
+	via    outcome.Origin
+}
+
+// attempt is the taking of a candidate.
+type attempt struct {
+	candidate
+	subject *subject
+	earlier *attempt // to take the same as it was met in another way
+	span    *tracing.Span
+
+	// Set by receiveManifest.
+	manifest *artifact.Manifest
+	reason   string // why it is taken
+
+	done  chan struct{}
+	taken bool // to be read when done
+}
+
+// attempt begins to take a candidate, nil where it was met in this way before. One that
+// was met in another way is tried again where that failed: a listing that has no such
+// manifest, or says something wrong of it, must not hide what the image's index holds.
+func (s *subject) attempt(c candidate) *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := sighting{c.Digest, c.via}
+	if s.seen[key] {
+		return nil
+	}
+	if s.seen == nil {
+		s.seen, s.latest = map[sighting]bool{}, map[digest.Digest]*attempt{}
+	}
+	s.seen[key] = true
+	a := &attempt{candidate: c, subject: s, earlier: s.latest[c.Digest], done: make(chan struct{})}
+	s.latest[c.Digest] = a
+	return a
+}
 
 // take brings one referrer in: its manifest, which decides what it is and what
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
-	defer c.turn.pass(g.ctx) // whatever becomes of it, and last: it may have to wait
-	try, earlier := s.attempt(c)
-	if try == nil {
-		return
-	}
-	defer close(try.done)
-	if earlier != nil && earlier.succeeded(g.ctx) {
-		try.taken = true
-		return
-	}
-	// Registries are known to list the size of all that an artifact holds. The digest
-	// vouches for a manifest of another size.
-	if info, err := g.Store.Info(g.ctx, c.Digest); err == nil && c.way == listed && info.Size <= remote.MaxManifestSize {
-		c.Size = info.Size
-	}
-	span := g.takeSpan(s, c)
-	m, reason, err := g.bringInTurn(s, &c)
-	var sized otherSize
-	if c.way == listed && errors.As(err, &sized) {
-		c.manifest, c.Size = sized.data, int64(len(sized.data))
-		m, reason, err = g.bring(s, c)
-	}
-	endTake(span, m, err)
-	var drop dropped
-	switch {
-	case err == nil:
-	case errors.As(err, &drop):
-		s.note("", Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: drop.reason})
-		return
-	case errdefs.IsResourceExhausted(err):
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: err.Error(), Limit: limitOf(err)})
-		return
-	default:
-		if cause := context.Cause(g.ctx); cause != nil {
-			err = cause
-		}
-		s.note(discovery.Unknown, Left{Digest: c.Digest, ArtifactType: c.ArtifactType, Way: c.way, Reason: err.Error()})
-		return
-	}
-	desc := c.Descriptor
-	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
-	s.mu.Lock()
-	s.taken = append(s.taken, Taken{Descriptor: desc, Reason: reason, Hollow: m.Hollow, Way: c.way})
-	try.taken = true
-	if c.legacy != "" && s.status == discovery.Absent {
-		s.status = discovery.Present // no listing shows it, but it is there
-	}
-	s.mu.Unlock()
-	log.G(g.ctx).WithField("subject", s.desc.Digest).WithField("digest", c.Digest).
-		WithField("artifactType", m.ArtifactType).Debug("referrers: taken")
+	a, _ := g.receive(s, c)
+	g.bring(a)
 }
 
-// bringInTurn brings a candidate in when its turn has come.
-func (g *Gather) bringInTurn(s *subject, c *candidate) (*artifact.Manifest, string, error) {
-	defer func() { g.held.Add(-c.held) }()
-	if err := g.await(s, c); err != nil {
-		return nil, "", err
+// receive begins an attempt to take a candidate: it reads the manifest, decides by it, and
+// stores what is wanted. What is not taken, or was met before, gives no attempt.
+func (g *Gather) receive(s *subject, c candidate) (*attempt, error) {
+	a := s.attempt(c)
+	if a == nil {
+		return nil, nil
 	}
-	return g.bring(s, *c)
+	if err := g.receiveManifest(a); err != nil {
+		g.conclude(a, err)
+		return nil, err
+	}
+	return a, nil
 }
+
+// errTaken ends an attempt to take what an earlier one took.
+var errTaken = errors.New("it was taken already, as it was met in another way")
 
 // dropped is an error for what turned out to be none of the subject's wanted
 // referrers: nothing is missing without it.
@@ -89,59 +98,73 @@ type dropped struct{ reason string }
 
 func (d dropped) Error() string { return d.reason }
 
-// bring returns the manifest, and why the referrer is taken. The manifest is judged
-// before it is stored: one that is not wanted leaves no trace.
-func (g *Gather) bring(s *subject, c candidate) (*artifact.Manifest, string, error) {
-	var reason string
-	m, err := g.manifest(c, func(m *artifact.Manifest) (err error) {
-		if reason, err = g.judge(s, c, m); err != nil {
+// receiveManifest reads the candidate's manifest, decides by it whether it is taken, and stores it
+// then: one that is not wanted leaves no trace. All of that takes one slot, so that few
+// manifests are in memory at a time.
+func (g *Gather) receiveManifest(a *attempt) error {
+	if a.earlier != nil && a.earlier.succeeded(g.ctx) {
+		return errTaken
+	}
+	a.span = g.takeSpan(a)
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		return err
+	}
+	defer g.downloads.Release(1)
+	data, m, err := g.readManifest(&a.candidate)
+	if err != nil {
+		return err
+	}
+	if err := g.judge(a, m); err != nil {
+		g.quota.discard(data)
+		return err
+	}
+	a.manifest = m
+	keep := labels.Children(m.Children()...)
+	if a.legacy != "" {
+		keep[labels.ArtifactTypeKey] = m.ArtifactType // as it was judged
+	}
+	return g.storeManifest(a.Descriptor, data, keep)
+}
+
+// judge holds what the manifest says against the rule, and then against the limits.
+func (g *Gather) judge(a *attempt, m *artifact.Manifest) error {
+	if err := g.admit(a, m); err != nil {
+		return err
+	}
+	if a.undecided {
+		if err := g.quota.accept(a.subject.desc.Digest, a.via); err != nil {
 			return err
 		}
-		if c.ask && !s.hasRoom() {
-			return g.noRoom(c)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, "", err
 	}
-	g.report(event{"complete", c.Descriptor, s.desc, c.Size})
-	// Its own referrers need not wait for its blobs.
-	if s.depth > 1 && !g.add(plain(c.Descriptor), s.depth-1, false) {
-		s.note(discovery.Truncated, Left{Digest: c.Digest, ArtifactType: m.ArtifactType, Way: c.way, Limit: LimitSubjects,
-			Reason: fmt.Sprintf("its own referrers were not asked for: over the limit of %d subjects a pull", maxSubjects)})
-	}
-	return m, reason, g.children(c.Descriptor, m, 0)
+	return g.quota.reserve(a.Descriptor)
 }
 
-// noRoom is the error of a referrer over the cap.
-func (g *Gather) noRoom(c candidate) error {
-	return over(LimitReferrers, fmt.Errorf("%s: %w", g.overLimit(c.Descriptor, c.way).Reason, errdefs.ErrResourceExhausted))
-}
-
-// judge decides by a manifest whether it is wanted, and says why. A manifest that says
-// nothing of its type itself gets that by which it was met.
-func (g *Gather) judge(s *subject, c candidate, m *artifact.Manifest) (reason string, err error) {
+// admit reports whether the manifest is a referrer of the subject that is wanted. One
+//
+//	that says nothing of its type itself gets that by which it was met.
+func (g *Gather) admit(a *attempt, m *artifact.Manifest) error {
 	switch {
-	case m.Subject != nil && m.Subject.Digest != s.desc.Digest:
-		return "", dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
-	case m.Subject == nil && c.way == listed:
-		return "", dropped{"refused: its manifest names no subject"}
-	case c.way != listed && g.isImage(c.Digest):
+	case m.Subject != nil && m.Subject.Digest != a.subject.desc.Digest:
+		return dropped{fmt.Sprintf("refused: its manifest's subject is %.80q", m.Subject.Digest)}
+	case m.Subject == nil && a.via == outcome.Listed:
+		return dropped{"refused: its manifest names no subject"}
+	case a.via != outcome.Listed && g.isImage(a.Digest):
 		// A tag can point anywhere, and an index call anything an attestation.
-		return "", dropped{"refused: it is a part of the image itself"}
-	case c.way == tagged && policy.SetOf(m.Referrer()) != policy.SetOf(policy.Referrer{ArtifactType: c.legacy}):
-		return "", dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", c.legacy)}
-	case c.way == embedded && !attests(m):
-		return "", dropped{"refused: the image's index calls it an attestation, which it is not"}
-	case c.legacy != "" && (m.ArtifactType == "" || images.IsConfigType(m.ArtifactType)):
-		m.ArtifactType = c.legacy // the manifest says nothing itself
+		return dropped{"refused: it is a part of the image itself"}
+	case a.via == outcome.Tagged && artifact.SetOf(m.Referrer()) != artifact.SetOfType(a.legacy):
+		return dropped{fmt.Sprintf("refused: what lies under cosign's tag is no %s", a.legacy)}
+	case a.via == outcome.Embedded && !m.IsBuildKitAttestation() && (m.Untyped() || m.ArtifactType == artifact.TypeBuildKitAttestation || m.Subject == nil):
+		// One of another type has to name its subject itself.
+		return dropped{"refused: the image's index calls it an attestation, which it is not"}
+	case a.legacy != "" && m.Untyped():
+		m.ArtifactType = a.legacy // the manifest says nothing itself
 	}
-	d := g.Selection.DecideManifest(m.Referrer())
-	if d.Verdict != policy.Take {
-		return "", dropped{d.Reason}
+	decision := g.config.Selection.DecideManifest(m.Referrer())
+	if decision.Verdict != policy.Take {
+		return dropped{decision.Reason}
 	}
-	return d.Reason, nil
+	a.reason = decision.Reason
+	return nil
 }
 
 // isImage reports whether the digest is a manifest or index of the image itself.
@@ -152,28 +175,49 @@ func (g *Gather) isImage(dgst digest.Digest) bool {
 	return s != nil && s.image.Load()
 }
 
-// attests reports whether what the image's index calls an attestation is one: BuildKit's
-// manifests hold in-toto statements and call themselves what they are, or nothing. Any
-// other type has to name its subject itself.
-func attests(m *artifact.Manifest) bool {
-	if m.ArtifactType != "" && !images.IsConfigType(m.ArtifactType) && m.ArtifactType != policy.TypeBuildKitAttestation {
-		return m.Subject != nil
+// bring brings in what the manifest of an attempt names, and so concludes it. nil is
+// passed over.
+func (g *Gather) bring(a *attempt) {
+	if a == nil {
+		return
 	}
-	return slices.ContainsFunc(m.Blobs, func(b ocispec.Descriptor) bool {
-		return strings.HasPrefix(b.MediaType, "application/vnd.in-toto")
-	})
+	g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
+	// Its own referrers need not wait for its blobs.
+	if a.subject.depth > 1 {
+		if err := g.add(artifact.Plain(a.Descriptor), a.subject.depth-1, false); err != nil {
+			a.subject.skip(a.candidate, labels.Truncated, fmt.Errorf("its own referrers were not asked for: %w", err))
+		}
+	}
+	g.conclude(a, g.fetchContent(a.Descriptor, a.manifest))
 }
 
-// sighting is a referrer as it was met in one of the ways.
-type sighting struct {
-	digest digest.Digest
-	way    Way
-}
-
-// attempt is the taking of a referrer.
-type attempt struct {
-	done  chan struct{}
-	taken bool // to be read when done
+// conclude records what became of an attempt.
+func (g *Gather) conclude(a *attempt, err error) {
+	defer close(a.done)
+	if errors.Is(err, errTaken) {
+		a.taken = true
+		return
+	}
+	endTake(a.span, a.manifest, err)
+	switch {
+	case err == nil:
+		a.taken = true
+		a.subject.addTaken(outcome.Referrer{
+			Digest: a.Digest, Size: a.Size, ArtifactType: a.manifest.ArtifactType, Via: a.via, Reason: a.reason,
+			Annotations: a.manifest.Annotations, Hollow: a.manifest.Hollow,
+		})
+		log.G(g.ctx).WithField("subject", a.subject.desc.Digest).WithField("digest", a.Digest).
+			WithField("artifactType", a.manifest.ArtifactType).Debug("referrers: taken")
+	case errors.As(err, new(dropped)):
+		a.subject.skip(a.candidate, "", err)
+	case errdefs.IsResourceExhausted(err):
+		a.subject.skip(a.candidate, labels.Truncated, err)
+	default:
+		if cause := context.Cause(g.ctx); cause != nil {
+			err = cause
+		}
+		a.subject.skip(a.candidate, labels.Unknown, err)
+	}
 }
 
 // succeeded waits for the attempt.
@@ -184,23 +228,4 @@ func (a *attempt) succeeded(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// attempt begins to take a candidate, nil where it was met in this way before. One that
-// was met in another way is tried again where that failed: a listing that has no such
-// manifest, or says something wrong of it, must not hide what the image's index holds.
-func (s *subject) attempt(c candidate) (try, earlier *attempt) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := sighting{c.Digest, c.way}
-	if s.seen[key] {
-		return nil, nil
-	}
-	if s.seen == nil {
-		s.seen, s.latest = map[sighting]bool{}, map[digest.Digest]*attempt{}
-	}
-	s.seen[key] = true
-	try, earlier = &attempt{done: make(chan struct{})}, s.latest[c.Digest]
-	s.latest[c.Digest] = try
-	return try, earlier
 }

@@ -9,7 +9,8 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // The spans of a pull's referrers: one for the gather, beneath the span of the
@@ -24,7 +25,7 @@ func startSpan(ctx context.Context, operation string, opts ...tracing.SpanOpt) (
 // endSpan ends a span. An error's text may be long and come from the network.
 func endSpan(span *tracing.Span, err error) {
 	if err != nil {
-		err = errors.New(discovery.Shorten(err.Error()))
+		err = errors.New(outcome.Shorten(err.Error()))
 	}
 	span.SetStatus(err)
 	span.End()
@@ -34,12 +35,12 @@ func gatherSpan(ctx context.Context, image string) (context.Context, *tracing.Sp
 	return startSpan(ctx, "Gather", tracing.WithAttribute("image.ref", image))
 }
 
-func endGather(span *tracing.Span, out *Outcome) {
+func endGather(span *tracing.Span, out *outcome.Outcome) {
 	taken := 0
 	var err error
 	for _, s := range out.Subjects {
 		taken += len(s.Taken)
-		if s.Status == discovery.Unknown && err == nil {
+		if s.Status == labels.Unknown && err == nil {
 			err = errors.New(s.Digest.String() + ": " + strings.Join(s.Doubts(), "; "))
 		}
 	}
@@ -59,7 +60,7 @@ func endListing(span *tracing.Span, listing discovery.Listing, err error) {
 		tracing.Attribute("referrers.status", string(listing.Status)),
 		tracing.Attribute("referrers.listed", len(listing.Referrers)),
 		tracing.Attribute("referrers.rejected", len(listing.Rejected)))
-	if err == nil && listing.Status == discovery.Unknown {
+	if err == nil && listing.Status == labels.Unknown {
 		err = unknown(listing.Answers)
 	}
 	endSpan(span, err)
@@ -69,10 +70,10 @@ func (g *Gather) cosignSpan(s *subject, kind discovery.CosignKind) (context.Cont
 	return startSpan(g.ctx, "CosignTag", subjectAttribute(s), tracing.WithAttribute("referrers.tag_suffix", kind.Suffix))
 }
 
-func endCosign(span *tracing.Span, answers []discovery.Answer) {
+func endCosign(span *tracing.Span, answers []outcome.Answer) {
 	// Where a host had the tag, those before it missed nothing.
-	status := discovery.Present
-	if len(answers) == 0 || answers[len(answers)-1].Status != discovery.Present {
+	status := labels.Present
+	if len(answers) == 0 || answers[len(answers)-1].Status != labels.Present {
 		status = ""
 		for _, a := range answers {
 			status = status.Worse(a.Status)
@@ -80,41 +81,41 @@ func endCosign(span *tracing.Span, answers []discovery.Answer) {
 	}
 	span.SetAttributes(tracing.Attribute("referrers.status", string(status)))
 	var err error
-	if status == discovery.Unknown {
+	if status == labels.Unknown {
 		err = unknown(answers)
 	}
 	endSpan(span, err)
 }
 
 // takeSpan starts the span of a referrer: of its manifest and all that it names.
-func (g *Gather) takeSpan(s *subject, c candidate) *tracing.Span {
-	_, span := startSpan(g.ctx, "Take", subjectAttribute(s),
-		tracing.WithAttribute("referrers.digest", discovery.Shorten(c.Digest.String())))
+func (g *Gather) takeSpan(a *attempt) *tracing.Span {
+	_, span := startSpan(g.ctx, "Take", subjectAttribute(a.subject),
+		tracing.WithAttribute("referrers.digest", outcome.Shorten(a.Digest.String())))
 	return span
 }
 
 // endTake ends it. A referrer that was dropped has not failed.
 func endTake(span *tracing.Span, m *artifact.Manifest, err error) {
 	if m != nil {
-		span.SetAttributes(tracing.Attribute("referrers.set", policy.SetOf(m.Referrer())))
+		span.SetAttributes(tracing.Attribute("referrers.set", artifact.SetOf(m.Referrer())))
 	}
 	var drop dropped
 	if errors.As(err, &drop) {
-		span.SetAttributes(tracing.Attribute("referrers.left", discovery.Shorten(drop.reason)))
+		span.SetAttributes(tracing.Attribute("referrers.left", outcome.Shorten(drop.reason)))
 		err = nil
 	}
 	endSpan(span, err)
 }
 
 func subjectAttribute(s *subject) tracing.SpanOpt {
-	return tracing.WithAttribute("referrers.subject", discovery.Shorten(s.desc.Digest.String()))
+	return tracing.WithAttribute("referrers.subject", outcome.Shorten(s.desc.Digest.String()))
 }
 
 // unknown is an error that says why it is not known what hosts have.
-func unknown(answers []discovery.Answer) error {
+func unknown(answers []outcome.Answer) error {
 	var parts []string
 	for _, a := range answers {
-		if a.Status == discovery.Unknown {
+		if a.Status == labels.Unknown {
 			parts = append(parts, a.String())
 		}
 	}

@@ -6,15 +6,17 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // Of each referrer, taken or not, it is known how the pull met it.
 func TestWays(t *testing.T) {
 	w := newWorld(t)
-	want := map[digest.Digest]Way{}
-	met := func(way Way, desc ocispec.Descriptor) ocispec.Descriptor {
+	want := map[digest.Digest]outcome.Origin{}
+	met := func(way outcome.Origin, desc ocispec.Descriptor) ocispec.Descriptor {
 		want[desc.Digest] = way
 		return desc
 	}
@@ -26,29 +28,29 @@ func TestWays(t *testing.T) {
 		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType, Digest: digest.FromString(name), Size: 9}
 	}
 	w.list(w.subject,
-		met(listed, w.artifact(signature, &w.subject, w.serve("first"))),
-		met(listed, w.artifact(signature, &w.subject, w.serve("over the cap"))),
-		met(listed, w.artifact("text/unwanted", &w.subject)),
-		met(listed, sized(gone("rejected", signature), -1)),
-		met(listed, w.artifact(spdx, &w.subject)), // denied
+		met(outcome.Listed, w.artifact(signature, &w.subject, w.serve("first"))),
+		met(outcome.Listed, w.artifact(signature, &w.subject, w.serve("over the cap"))),
+		met(outcome.Listed, w.artifact("text/unwanted", &w.subject)),
+		met(outcome.Listed, sized(gone("rejected", signature), -1)),
+		met(outcome.Listed, w.artifact(spdx, &w.subject)), // denied
 	)
-	met(tagged, w.cosignTag(".sig"))
+	met(outcome.Tagged, w.cosignTag(".sig"))
 	layer := w.serve("no statement")
-	config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures, policy.SetAttestations}, Depth: 1})
+	config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures, artifact.SetAttestations}, Depth: 1})
 	config.Cosign, config.Limits.MaxReferrers = CosignAlways, 1
 	g := New(w.ctx, config)
 	defer g.Close()
 	g.Image(w.subject)
-	g.Embedded(w.subject.Digest, met(embedded, w.artifact("", nil, layer)))
-	g.Embedded(w.subject.Digest, met(embedded, gone("over the cap of the index", "")))
+	g.Embedded(w.subject.Digest, met(outcome.Embedded, w.artifact("", nil, layer)))
+	g.Embedded(w.subject.Digest, met(outcome.Embedded, gone("over the cap of the index", "")))
 	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+".att", hostile.Status(403))
 	s := g.Wait(w.ctx).Subjects[0]
-	got := map[digest.Digest]Way{}
+	got := map[digest.Digest]outcome.Origin{}
 	for _, r := range s.Taken {
-		got[r.Digest] = r.Way
+		got[r.Digest] = r.Via
 	}
-	for _, l := range s.Left {
-		got[l.Digest] = l.Way
+	for _, l := range s.Skipped {
+		got[l.Digest] = l.Via
 	}
 	for dgst, way := range want {
 		if got[dgst] != way {
@@ -65,21 +67,21 @@ func TestWaysOverThePullsLimits(t *testing.T) {
 	w := newWorld(t)
 	tag, list := w.cosignTag(".sig"), w.artifact(signature, &w.subject)
 	w.list(w.subject, list)
-	config := w.config(policy.Rule{ArtifactTypes: []string{policy.SetSignatures}, Depth: 1})
+	config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 1})
 	config.Cosign, config.Limits.MaxTotalSize = CosignAlways, 1
 	g := New(w.ctx, config)
 	defer g.Close()
-	g.takes = maxSubjects
+	exhaustPull(t, g.quota)
 	g.Image(w.subject)
 	s := g.Wait(w.ctx).Subjects[0]
-	got := map[digest.Digest]Left{}
-	for _, l := range s.Left {
+	got := map[digest.Digest]outcome.Referrer{}
+	for _, l := range s.Skipped {
 		got[l.Digest] = l
 	}
-	if l := got[tag.Digest]; l.Way != tagged || l.Limit != LimitTotalSize {
+	if l := got[tag.Digest]; l.Via != outcome.Tagged || l.Limit != outcome.LimitTotalSize {
 		t.Errorf("the tag's is left as %+v", l)
 	}
-	if l := got[list.Digest]; l.Way != listed || l.Limit != LimitPull {
+	if l := got[list.Digest]; l.Via != outcome.Listed || l.Limit != outcome.LimitPull {
 		t.Errorf("the listing's is left as %+v", l)
 	}
 }

@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// Status stands on a subject that was asked about: what is known of its
+	// StatusKey stands on a subject that was asked about: what is known of its
 	// referrers, present, absent, unknown or truncated.
-	Status = "transfer-referrers/status"
-	// Checked stands beside it: when that was learnt (RFC 3339, UTC).
-	Checked = "transfer-referrers/checked"
-	// ArtifactType stands on a referrer whose manifest does not tell its
+	StatusKey = "transfer-referrers/status"
+	// CheckedKey stands beside it: when that was learnt (RFC 3339, UTC).
+	CheckedKey = "transfer-referrers/checked"
+	// ArtifactTypeKey stands on a referrer whose manifest does not tell its
 	// type: what it was taken for. cosign's tags name types that no
 	// manifest carries.
-	ArtifactType = "transfer-referrers/artifact-type"
+	ArtifactTypeKey = "transfer-referrers/artifact-type"
 
-	// Source stands on what a pull stored of a referrer: the repositories,
+	// SourceKey stands on what a pull stored of a referrer: the repositories,
 	// each with its registry and port, that it came from, separated by commas.
 	// containerd's own label of the kind knows no port.
-	Source = "transfer-referrers/source"
+	SourceKey = "transfer-referrers/source"
 
 	// unlisted, followed by the digest of a referrer that is tied to the
 	// subject: since when the registry that it came from lists it no longer
@@ -119,10 +119,4 @@ func Children(children ...digest.Digest) map[string]string {
 		out[fmt.Sprintf("%s%d", child, i)] = dgst.String()
 	}
 	return out
-}
-
-// Checkmark returns the labels that say what is known of a subject's referrers
-// since when.
-func Checkmark(status string, at time.Time) map[string]string {
-	return map[string]string{Status: status, Checked: at.UTC().Format(time.RFC3339)}
 }

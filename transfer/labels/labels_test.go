@@ -98,7 +98,7 @@ func TestReferrers(t *testing.T) {
 		{"other labels", map[string]string{
 			"containerd.io/gc.ref.content.m.0": digestA.String(),
 			child + "0":                        digestA.String(),
-			Status:                             "present",
+			StatusKey:                          "present",
 		}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -16,10 +17,10 @@ type Outcome string
 // The outcomes. The first four are of pulls that went on: the worst status among
 // the image's own subjects. Unknown is also a pull whose registry could not be asked.
 const (
-	Present   = Outcome(discovery.Present)
-	Absent    = Outcome(discovery.Absent)
-	Unknown   = Outcome(discovery.Unknown)
-	Truncated = Outcome(discovery.Truncated)
+	Present   = Outcome(labels.Present)
+	Absent    = Outcome(labels.Absent)
+	Unknown   = Outcome(labels.Unknown)
+	Truncated = Outcome(labels.Truncated)
 	// Unselected is a pull that went on and of whose repository no rule takes
 	// anything.
 	Unselected Outcome = "unselected"
@@ -53,7 +54,7 @@ func (m *Metrics) Pull(o Outcome) {
 
 // Gathered counts what a pull's gather brought, and how long the pull waited for
 // it once the image was complete.
-func (m *Metrics) Gathered(out *gather.Outcome, waited time.Duration) {
+func (m *Metrics) Gathered(out *outcome.Outcome, waited time.Duration) {
 	if m == nil {
 		return
 	}
@@ -82,15 +83,15 @@ func (m *Metrics) Request(op remote.Operation, code int) {
 	m.requests.WithLabelValues(string(op), codeClass(code)).Inc()
 }
 
-func hostKind(a discovery.Answer) string {
+func hostKind(a outcome.Answer) string {
 	if a.Mirror {
 		return hostMirror
 	}
 	return hostRegistry
 }
 
-func setOf(t gather.Taken) string {
-	if set := policy.SetOf(t.Referrer()); set != "" {
+func setOf(t outcome.Referrer) string {
+	if set := artifact.SetOf(t.Artifact()); set != "" {
 		return set
 	}
 	return otherSet

@@ -10,11 +10,12 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -78,13 +79,13 @@ func (m *Metrics) zero() {
 	for _, o := range Outcomes {
 		m.pulls.WithLabelValues(string(o))
 	}
-	for _, s := range []discovery.Status{discovery.Present, discovery.Absent, discovery.Unknown, discovery.Truncated} {
-		for _, via := range []discovery.Via{discovery.ViaEndpoint, discovery.ViaFallbackTag, discovery.ViaCosignTag} {
+	for _, s := range []labels.Status{labels.Present, labels.Absent, labels.Unknown, labels.Truncated} {
+		for _, via := range []outcome.Endpoint{outcome.EndpointReferrers, outcome.EndpointFallbackTag, outcome.EndpointCosignTag} {
 			m.listings.WithLabelValues(string(s), hostRegistry, string(via))
 			m.listings.WithLabelValues(string(s), hostMirror, string(via))
 		}
 	}
-	for _, s := range []string{policy.SetSignatures, policy.SetAttestations, policy.SetSBOMs, otherSet} {
+	for _, s := range []string{artifact.SetSignatures, artifact.SetAttestations, artifact.SetSBOMs, otherSet} {
 		m.taken.WithLabelValues(s)
 	}
 	for _, op := range remote.Operations {
@@ -92,7 +93,7 @@ func (m *Metrics) zero() {
 			m.requests.WithLabelValues(string(op), c)
 		}
 	}
-	for _, l := range gather.AllLimits {
+	for _, l := range outcome.AllLimits {
 		m.refusals.WithLabelValues(string(l))
 	}
 }

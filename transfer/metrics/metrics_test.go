@@ -4,12 +4,11 @@ import (
 	"testing"
 	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -50,19 +49,19 @@ func TestLabelsAreBounded(t *testing.T) {
 	for code := range 1100 {
 		m.Request(remote.OpBlob, code-50)
 	}
-	m.Gathered(&gather.Outcome{TimedOut: true, Unasked: 3, Bytes: 7, Subjects: []gather.Subject{{
-		Answers: []discovery.Answer{
-			{Host: "a.test", Via: discovery.ViaEndpoint}, // "no such endpoint"
-			{Host: "a.test", Via: discovery.ViaFallbackTag, Status: discovery.Truncated},
-			{Host: "a.test", Status: discovery.Unknown}, // no host could be asked
-			{Host: "b.test", Via: discovery.ViaEndpoint, Status: discovery.Present, Mirror: true},
-			{Host: "c.test", Via: discovery.ViaCosignTag, Status: discovery.Unknown},
+	m.Gathered(&outcome.Outcome{TimedOut: true, Unasked: 3, Bytes: 7, Subjects: []outcome.Subject{{
+		Answers: []outcome.Answer{
+			{Host: "a.test", Via: outcome.EndpointReferrers}, // "no such endpoint"
+			{Host: "a.test", Via: outcome.EndpointFallbackTag, Status: labels.Truncated, Limit: outcome.LimitListing},
+			{Host: "a.test", Status: labels.Unknown}, // no host could be asked
+			{Host: "b.test", Via: outcome.EndpointReferrers, Status: labels.Present, Mirror: true},
+			{Host: "c.test", Via: outcome.EndpointCosignTag, Status: labels.Unknown},
 		},
-		Taken: []gather.Taken{
-			{Descriptor: ocispec.Descriptor{ArtifactType: "application/x.hostile"}},
-			{Descriptor: ocispec.Descriptor{ArtifactType: policy.TypeCosignSBOM}},
+		Taken: []outcome.Referrer{
+			{ArtifactType: "application/x.hostile"},
+			{ArtifactType: artifact.TypeCosignSBOM},
 		},
-		Left: []gather.Left{{Reason: "not wanted"}, {Limit: gather.LimitBlobSize}, {Limit: gather.LimitBlobSize}},
+		Skipped: []outcome.Referrer{{Reason: "not wanted"}, {Limit: outcome.LimitBlobSize}, {Limit: outcome.LimitBlobSize}},
 	}}}, 2*time.Second)
 	if after := series(t, r); after != before {
 		t.Errorf("%d series, want the %d of the start", after, before)
@@ -97,7 +96,7 @@ func TestLabelsAreBounded(t *testing.T) {
 func TestNilCountsNothing(_ *testing.T) {
 	var m *Metrics
 	m.Pull(Failed)
-	m.Gathered(&gather.Outcome{}, time.Second)
+	m.Gathered(&outcome.Outcome{}, time.Second)
 	m.Request(remote.OpTag, 200)
 }
 

@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // BenchmarkSelect finds the last of so many rules.
@@ -10,7 +12,7 @@ func BenchmarkSelect(b *testing.B) {
 	for _, n := range []int{10, 100, 1000} {
 		var rules []Rule
 		for i := range n {
-			rules = append(rules, Rule{Repositories: []string{fmt.Sprintf("registry.example.com/team-%d/**", i)}, ArtifactTypes: []string{SetSignatures}})
+			rules = append(rules, Rule{Repositories: []string{fmt.Sprintf("registry.example.com/team-%d/**", i)}, ArtifactTypes: []string{artifact.SetSignatures}})
 		}
 		p, err := New(rules)
 		if err != nil {
@@ -30,7 +32,7 @@ func BenchmarkSelect(b *testing.B) {
 
 // BenchmarkDecide judges a listing of so many referrers, most of which are not wanted.
 func BenchmarkDecide(b *testing.B) {
-	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures, SetSBOMs, "application/vnd.example.*", "!application/vnd.example.not"}}})
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{artifact.SetSignatures, artifact.SetSBOMs, "application/vnd.example.*", "!application/vnd.example.not"}}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,7 +49,7 @@ func BenchmarkDecide(b *testing.B) {
 					if i%10 == 0 {
 						artifactType = "application/vnd.example.report"
 					}
-					s.Decide(Referrer{ArtifactType: artifactType})
+					s.Decide(artifact.Referrer{ArtifactType: artifactType})
 				}
 			}
 		})

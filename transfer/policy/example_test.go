@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -30,10 +31,10 @@ func Example() {
 		"text/html",
 		"", // some registries list no type
 	} {
-		d := sel.Decide(policy.Referrer{ArtifactType: artifactType})
+		d := sel.Decide(artifact.Referrer{ArtifactType: artifactType})
 		fmt.Println(d.Verdict, d.Reason)
 	}
-	fmt.Println("missing:", sel.Missing([]policy.Referrer{{ArtifactType: "application/spdx+json"}}))
+	fmt.Println("missing:", sel.Missing([]artifact.Referrer{{ArtifactType: "application/spdx+json"}}))
 	// Output:
 	// take rule 1, repository "registry.example.com/prod/**": artifact type "signatures"
 	// take rule 1, repository "registry.example.com/prod/**": artifact type "sboms"

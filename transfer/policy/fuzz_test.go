@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // globMatches says by dynamic programming, without any regular expression, what
@@ -88,9 +89,9 @@ var repositoryName = regexp.MustCompile(`^[a-z0-9]+(\.[a-z0-9]+)*(:[0-9]*)?(/[a-
 
 func FuzzTypePattern(f *testing.F) {
 	for _, seed := range [][4]string{
-		{"signatures", bundleV03, "https://sigstore.dev/cosign/sign/v1", ""},
-		{"!attestations", bundleV03, "", ""},
-		{"signatures", bundleV03, "", "message-signature"},
+		{"signatures", artifact.TypeBundle, "https://sigstore.dev/cosign/sign/v1", ""},
+		{"!attestations", artifact.TypeBundle, "", ""},
+		{"signatures", artifact.TypeBundle, "", "message-signature"},
 		{"application/vnd.example.*", "Application/vnd.Example.a; b=c", "", ""},
 		{"application/spdx+json;version=2", "application/spdx+json", "", ""},
 		{"**a*", "a/b", "", ""},
@@ -106,20 +107,20 @@ func FuzzTypePattern(f *testing.F) {
 			}
 			return
 		}
-		r := Referrer{ArtifactType: mime, Annotations: predicate(predicateType)}
-		r.Annotations[annotationContent] = bundled
+		r := artifact.Referrer{ArtifactType: mime, Annotations: predicate(predicateType)}
+		r.Annotations[artifact.Annotations[1]] = bundled
 		var matches []bool // a reading each
-		for _, as := range readings(r) {
+		for _, as := range artifact.Readings(r) {
 			matches = append(matches, p.matches(as))
 		}
 		if p.re != nil {
 			body := strings.ToLower(strings.TrimPrefix(pattern, "!"))
-			if want := globMatches(body, normalize(mime), func(byte) bool { return true }); matches[0] != want {
+			if want := globMatches(body, artifact.NormalizeType(mime), func(byte) bool { return true }); matches[0] != want {
 				t.Errorf("%q matches %q: %v, want %v", pattern, mime, matches[0], want)
 			}
 		}
 		for _, same := range []string{mime + ";q=1", " " + mime, asciiUpper(mime)} {
-			if SetOf(Referrer{ArtifactType: same, Annotations: r.Annotations}) != SetOf(r) {
+			if artifact.SetOf(artifact.Referrer{ArtifactType: same, Annotations: r.Annotations}) != artifact.SetOf(r) {
 				t.Errorf("the set of %q is not that of %q", same, mime)
 			}
 		}
@@ -133,7 +134,7 @@ func FuzzTypePattern(f *testing.F) {
 
 // decide checks what must hold between the verdicts on one referrer, some or all of
 // whose readings match.
-func decide(t *testing.T, take string, r Referrer, some, all bool) {
+func decide(t *testing.T, take string, r artifact.Referrer, some, all bool) {
 	t.Helper()
 	for _, tc := range []struct {
 		types []string
@@ -154,29 +155,29 @@ func decide(t *testing.T, take string, r Referrer, some, all bool) {
 		}
 	}
 	s := mustSelect(t, []Rule{{Repositories: []string{"**"}, Required: []string{take}}}, "a.test/app")
-	if missing := len(s.Missing([]Referrer{r})) > 0; missing == all {
+	if missing := len(s.Missing([]artifact.Referrer{r})) > 0; missing == all {
 		t.Errorf("required %q, found %q: missing %v", take, r.ArtifactType, missing)
 	}
 }
 
 // denied checks that what a rule denies, in any reading, satisfies nothing that it
 // requires, and that no client changes what is required.
-func denied(t *testing.T, required, deny string, r Referrer) {
+func denied(t *testing.T, required, deny string, r artifact.Referrer) {
 	t.Helper()
 	rules := []Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{"!" + deny}, Required: []string{required}}}
 	if _, err := New(rules); errdefs.IsInvalidArgument(err) {
 		return // what can never be there is not required
 	}
 	ours, clients := mustSelect(t, rules, "a.test/app"), mustSelect(t, rules, "a.test/app", SetAll)
-	for _, as := range readings(r) {
-		if p, _ := parseType(deny); p.matches(as) && len(ours.Missing([]Referrer{r})) == 0 {
+	for _, as := range artifact.Readings(r) {
+		if p, _ := parseType(deny); p.matches(as) && len(ours.Missing([]artifact.Referrer{r})) == 0 {
 			t.Errorf("%q is denied by %q and satisfies %q", r.ArtifactType, deny, required)
 		}
 	}
-	if a, b := ours.Missing([]Referrer{r}), clients.Missing([]Referrer{r}); !slices.Equal(a, b) {
+	if a, b := ours.Missing([]artifact.Referrer{r}), clients.Missing([]artifact.Referrer{r}); !slices.Equal(a, b) {
 		t.Errorf("missing %q, and with a client's selection %q", a, b)
 	}
-	if len(ours.Missing([]Referrer{r})) == 0 && (ours.DecideManifest(r).Verdict != Take || clients.DecideManifest(r).Verdict != Take) {
+	if len(ours.Missing([]artifact.Referrer{r})) == 0 && (ours.DecideManifest(r).Verdict != Take || clients.DecideManifest(r).Verdict != Take) {
 		t.Errorf("%q satisfies %q and is not taken", r.ArtifactType, required)
 	}
 }

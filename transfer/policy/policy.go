@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // OnError is what the status "unknown" does to a pull.
@@ -37,7 +38,7 @@ const MaxDepth = 8
 
 // DefaultArtifactTypes is what the built-in rule takes, which governs every pull if
 // the operator wrote no rules at all.
-var DefaultArtifactTypes = []string{SetSignatures, SetAttestations}
+var DefaultArtifactTypes = []string{artifact.SetSignatures, artifact.SetAttestations}
 
 // Rule is one rule as the operator writes it.
 type Rule struct {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 func mustSelect(t *testing.T, rules []Rule, repository string, client ...string) *Selection {
@@ -33,21 +35,21 @@ func TestNewRejects(t *testing.T) {
 			[]string{`artifact_types: "vex" is neither`, "signatures, attestations, sboms, all"}},
 		{"unknown set denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"all", "!vex"}}, []string{`artifact_types: "!vex"`, "sboms"}},
 		{"unknown set required", Rule{Repositories: everywhere, Required: []string{"signature"}}, []string{`required: "signature" is neither`, "signatures,"}},
-		{"denial required", Rule{Repositories: everywhere, Required: []string{SetSignatures, "!sboms"}},
+		{"denial required", Rule{Repositories: everywhere, Required: []string{artifact.SetSignatures, "!sboms"}},
 			[]string{`required: "!sboms" is a denial`, "denials belong into artifact_types"}},
-		{"required is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures"}, Required: []string{SetSignatures}},
+		{"required is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures"}, Required: []string{artifact.SetSignatures}},
 			[]string{`required: "signatures" is denied by "!signatures" in artifact_types`, "remove one of the two"}},
 		{"required, and all is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!all"}, Required: []string{"text/spdx"}},
 			[]string{`"text/spdx" is denied by "!all"`}},
-		{"required, and all is denied by a glob", Rule{Repositories: everywhere, ArtifactTypes: []string{"!*"}, Required: []string{SetSignatures}},
+		{"required, and all is denied by a glob", Rule{Repositories: everywhere, ArtifactTypes: []string{"!*"}, Required: []string{artifact.SetSignatures}},
 			[]string{`"signatures" is denied by "!*"`}},
 		{"required in another case than denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!Text/SPDX"}, Required: []string{"text/spdx;version=2"}},
 			[]string{`"text/spdx;version=2" is denied by "!Text/SPDX"`}},
 		{"a required type of a denied set", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures"}, Required: []string{"application/vnd.cncf.notary.signature"}},
 			[]string{`"application/vnd.cncf.notary.signature" is denied by "!signatures"`}},
-		{"a required set, each of whose types is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!text/*", "!application/*"}, Required: []string{SetSBOMs}},
+		{"a required set, each of whose types is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!text/*", "!application/*"}, Required: []string{artifact.SetSBOMs}},
 			[]string{`"sboms" is denied by "!`}},
-		{"a required bundle, both of whose readings are denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures", "!attestations"}, Required: []string{bundleV03}},
+		{"a required bundle, both of whose readings are denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!signatures", "!attestations"}, Required: []string{artifact.TypeBundle}},
 			[]string{`is denied by "!`}},
 		{"a required glob that is denied", Rule{Repositories: everywhere, ArtifactTypes: []string{"!Application/vnd.example.*"}, Required: []string{"application/vnd.example.*"}},
 			[]string{`"application/vnd.example.*" is denied by "!Application/vnd.example.*"`}},
@@ -94,7 +96,7 @@ func TestNoRules(t *testing.T) {
 		if s.String() != want {
 			t.Errorf("got  %s\nwant %s", s, want)
 		}
-		if s.Empty() || !s.Wants(TypeCosignSignature) || !s.Wants(TypeCosignAttestation) || s.Wants(TypeCosignSBOM) {
+		if s.Empty() || !s.Wants(artifact.TypeCosignSignature) || !s.Wants(artifact.TypeCosignAttestation) || s.Wants(artifact.TypeCosignSBOM) {
 			t.Errorf("%s: wants the wrong types", s)
 		}
 	}
@@ -103,8 +105,8 @@ func TestNoRules(t *testing.T) {
 func TestSelect(t *testing.T) {
 	t.Parallel()
 	rules := []Rule{
-		{Repositories: []string{"a.test/prod/**", "b.test/prod/**"}, ArtifactTypes: []string{SetSignatures}, Required: []string{SetSignatures}, Depth: 1, OnError: Fail},
-		{Repositories: []string{"*/prod/**"}, ArtifactTypes: []string{SetSBOMs}},
+		{Repositories: []string{"a.test/prod/**", "b.test/prod/**"}, ArtifactTypes: []string{artifact.SetSignatures}, Required: []string{artifact.SetSignatures}, Depth: 1, OnError: Fail},
+		{Repositories: []string{"*/prod/**"}, ArtifactTypes: []string{artifact.SetSBOMs}},
 		{Repositories: []string{"a.test/**"}, ArtifactTypes: []string{SetAll}},
 	}
 	const (
@@ -121,7 +123,7 @@ func TestSelect(t *testing.T) {
 		{"second rule", "c.test/prod/app", nil, `rule 2, repository "*/prod/**": takes [sboms], requires [], depth 2, on_error warn`},
 		{"third rule", "a.test/dev", nil, `rule 3, repository "a.test/**": takes [all], requires [], depth 2, on_error warn`},
 		{"none", "c.test/dev", nil, none + ": takes [], requires [], depth 2, on_error warn"},
-		{"none, the client's", "c.test/dev", []string{SetSBOMs}, none + ", artifact types of the client's selection: takes [sboms], requires [], depth 2, on_error warn"},
+		{"none, the client's", "c.test/dev", []string{artifact.SetSBOMs}, none + ", artifact types of the client's selection: takes [sboms], requires [], depth 2, on_error warn"},
 		{"the client's for the rule's", "a.test/prod/app", []string{"text/spdx", "!sboms"},
 			`rule 1, repository "a.test/prod/**", artifact types of the client's selection: takes [text/spdx !sboms], requires [signatures], depth 1, on_error fail`},
 		{"an empty client's leaves the rule's", "a.test/prod/app", []string{}, `rule 1, repository "a.test/prod/**": ` + prod},
@@ -142,11 +144,11 @@ func TestSelect(t *testing.T) {
 // One policy serves every pull: what one client sends must not reach the next.
 func TestSelectLeavesThePolicyAlone(t *testing.T) {
 	t.Parallel()
-	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures}}})
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{artifact.SetSignatures}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, client := range [][]string{{SetSBOMs}, nil} {
+	for _, client := range [][]string{{artifact.SetSBOMs}, nil} {
 		s, err := p.Select("a.test/app", client)
 		if err != nil {
 			t.Fatal(err)
@@ -163,19 +165,19 @@ func TestSelectRejectsTheClientsTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.Select("a.test/app", []string{SetSBOMs, "vex"})
+	_, err = p.Select("a.test/app", []string{artifact.SetSBOMs, "vex"})
 	wantInvalid(t, err, "selection: artifact_types", `"vex"`, "signatures, attestations, sboms, all")
 }
 
 func TestClientNeverLiftsRequired(t *testing.T) {
 	t.Parallel()
-	rules := []Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures}, Required: []string{SetSignatures}}}
-	for _, client := range [][]string{{SetSBOMs}, {"!all"}, {"!signatures"}} {
+	rules := []Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{artifact.SetSignatures}, Required: []string{artifact.SetSignatures}}}
+	for _, client := range [][]string{{artifact.SetSBOMs}, {"!all"}, {"!signatures"}} {
 		s := mustSelect(t, rules, "a.test/app", client...)
 		if s.Empty() {
 			t.Errorf("client %q: the registry would not be asked", client)
 		}
-		if got := s.Missing(nil); !slices.Equal(got, []string{SetSignatures}) {
+		if got := s.Missing(nil); !slices.Equal(got, []string{artifact.SetSignatures}) {
 			t.Errorf("client %q: missing %q", client, got)
 		}
 	}
@@ -185,7 +187,7 @@ func TestClientNeverLiftsRequired(t *testing.T) {
 func TestRuleIsNotMissedForSpelling(t *testing.T) {
 	t.Parallel()
 	for _, pattern := range []string{"registry.example.com/prod/**", "Registry.Example.com:443/prod/*"} {
-		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{SetSignatures}}})
+		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{artifact.SetSignatures}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +230,7 @@ func TestRepositoriesWithSeveralNames(t *testing.T) {
 		{"127.0.0.1:5000/**", "[::ffff:7f00:1]:5000/app"},
 		{"[::ffff:127.0.0.1]:5000/**", "127.0.0.1:5000/app"},
 	} {
-		p, err := New([]Rule{{Repositories: []string{tc.pattern}, Required: []string{SetSignatures}}})
+		p, err := New([]Rule{{Repositories: []string{tc.pattern}, Required: []string{artifact.SetSignatures}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,15 +243,15 @@ func TestRepositoriesWithSeveralNames(t *testing.T) {
 // What the rule requires is brought even where the client denies it.
 func TestClientCannotDenyWhatIsRequired(t *testing.T) {
 	t.Parallel()
-	p, err := New([]Rule{{Repositories: []string{"**"}, Required: []string{SetSignatures}}})
+	p, err := New([]Rule{{Repositories: []string{"**"}, Required: []string{artifact.SetSignatures}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := p.Select("a.test/app", []string{SetAll, "!" + SetSignatures})
+	s, err := p.Select("a.test/app", []string{SetAll, "!" + artifact.SetSignatures})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := s.DecideManifest(Referrer{ArtifactType: TypeCosignSignature}); d.Verdict != Take {
+	if d := s.DecideManifest(artifact.Referrer{ArtifactType: artifact.TypeCosignSignature}); d.Verdict != Take {
 		t.Errorf("a required signature is left: %+v", d)
 	}
 }
@@ -258,17 +260,17 @@ func TestClientCannotDenyWhatIsRequired(t *testing.T) {
 func TestClientDoesNotLiftTheOperatorsDenial(t *testing.T) {
 	t.Parallel()
 	const notation = "application/vnd.cncf.notary.signature"
-	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetSignatures, "!" + notation}, Required: []string{SetSignatures}}})
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{artifact.SetSignatures, "!" + notation}, Required: []string{artifact.SetSignatures}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Referrer{ArtifactType: notation}
-	for _, types := range [][]string{nil, {SetSBOMs}, {SetAll}} {
+	r := artifact.Referrer{ArtifactType: notation}
+	for _, types := range [][]string{nil, {artifact.SetSBOMs}, {SetAll}} {
 		s, err := p.Select("a.test/app", types)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if missing := s.Missing([]Referrer{r}); len(missing) != 1 {
+		if missing := s.Missing([]artifact.Referrer{r}); len(missing) != 1 {
 			t.Errorf("with %q a denied signature satisfies what is required", types)
 		}
 		// A client may take it, by naming it; what is required does not.
@@ -287,7 +289,7 @@ func TestRuleMayNameASpelling(t *testing.T) {
 		"docker.io/**":                   "registry-1.docker.io/library/alpine",
 		"registry.example.com/**":        "registry.example.com:0443/app",
 	} {
-		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{SetSignatures}}})
+		p, err := New([]Rule{{Repositories: []string{pattern}, Required: []string{artifact.SetSignatures}}})
 		if err != nil {
 			t.Fatal(err)
 		}

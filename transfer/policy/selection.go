@@ -5,19 +5,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// Referrer is what policy needs to know of one referrer.
-type Referrer struct {
-	// ArtifactType is the manifest's artifactType, or its config's media type
-	// where that is empty (OCI image-spec, "Guidelines for Artifact Usage").
-	ArtifactType string
-	// Annotations are those of the manifest; a listing repeats them.
-	Annotations map[string]string
-	// Hollow says that the manifest names no content, or only the empty descriptor
-	// (OCI image-spec, "Guidance for an Empty Descriptor").
-	Hollow bool
-}
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+)
 
 // Verdict is what to do with a referrer.
 type Verdict int
@@ -132,8 +122,8 @@ var unreliable = map[string]bool{
 // Decide judges a referrer by what a listing says of it. A type that listings get
 // wrong gives Ask, and so does a bundle whose annotation the listing does not repeat,
 // where that would decide.
-func (s *Selection) Decide(r Referrer) Decision {
-	if unreliable[normalize(r.ArtifactType)] {
+func (s *Selection) Decide(r artifact.Referrer) Decision {
+	if unreliable[artifact.NormalizeType(r.ArtifactType)] {
 		return Decision{Ask, fmt.Sprintf("%s: the listing's type %q says nothing; the manifest decides", s.Origin(), r.ArtifactType)}
 	}
 	decision, sure := s.decide(r)
@@ -145,15 +135,15 @@ func (s *Selection) Decide(r Referrer) Decision {
 
 // DecideManifest judges a referrer by its own manifest, which is final. A bundle
 // that does not say what it holds is taken where either reading is wanted.
-func (s *Selection) DecideManifest(r Referrer) Decision {
+func (s *Selection) DecideManifest(r artifact.Referrer) Decision {
 	decision, _ := s.decide(r)
 	return decision
 }
 
 // decide takes a referrer one of whose readings is wanted. sure is false where
 // another is not.
-func (s *Selection) decide(r Referrer) (decision Decision, sure bool) {
-	all := readings(r)
+func (s *Selection) decide(r artifact.Referrer) (decision Decision, sure bool) {
+	all := artifact.Readings(r)
 	decision = s.judge(all[0], r)
 	sure = true
 	for _, other := range all[1:] {
@@ -167,7 +157,7 @@ func (s *Selection) decide(r Referrer) (decision Decision, sure bool) {
 }
 
 // judge judges one reading of the referrer.
-func (s *Selection) judge(as reading, r Referrer) Decision {
+func (s *Selection) judge(as artifact.Reading, r artifact.Referrer) Decision {
 	required := s.rule.required.find(as, false)
 	if s.rule.denied.find(as, true) != nil {
 		required = nil
@@ -189,15 +179,15 @@ func (s *Selection) judge(as reading, r Referrer) Decision {
 
 // Wants reports whether a referrer of that artifact type would be taken.
 func (s *Selection) Wants(artifactType string) bool {
-	return s.DecideManifest(Referrer{ArtifactType: artifactType}).Verdict == Take
+	return s.DecideManifest(artifact.Referrer{ArtifactType: artifactType}).Verdict == Take
 }
 
 // Missing returns the required patterns that none of the found referrers satisfies.
 // What is required fails closed: see [Selection.Uncounted] for what does not count.
-func (s *Selection) Missing(found []Referrer) []string {
+func (s *Selection) Missing(found []artifact.Referrer) []string {
 	var missing []string
 	for _, t := range s.rule.required {
-		if !slices.ContainsFunc(found, func(r Referrer) bool { return s.satisfies(t, r) == "" }) {
+		if !slices.ContainsFunc(found, func(r artifact.Referrer) bool { return s.satisfies(t, r) == "" }) {
 			missing = append(missing, t.text)
 		}
 	}
@@ -206,7 +196,7 @@ func (s *Selection) Missing(found []Referrer) []string {
 
 // Uncounted says why a referrer satisfies none of the required patterns though it
 // seems to be of one; "" where it satisfies one, or is of none.
-func (s *Selection) Uncounted(r Referrer) string {
+func (s *Selection) Uncounted(r artifact.Referrer) string {
 	why := ""
 	for _, t := range s.rule.required {
 		switch reason := s.satisfies(t, r); reason {
@@ -228,8 +218,8 @@ const otherType = "it is of another type"
 // whatever a client asks for. A signature, an attestation or an SBOM without any
 // content is none, by whatever pattern it is required; an artifact of another type may
 // be all annotations.
-func (s *Selection) satisfies(t typePattern, r Referrer) string {
-	all := readings(r)
+func (s *Selection) satisfies(t typePattern, r artifact.Referrer) string {
+	all := artifact.Readings(r)
 	matching := 0
 	var denied *typePattern
 	for _, as := range all {
@@ -244,10 +234,10 @@ func (s *Selection) satisfies(t typePattern, r Referrer) string {
 	case matching == 0:
 		return otherType
 	case matching < len(all):
-		return fmt.Sprintf("it does not say what it holds (annotation %s)", annotationPredicate)
+		return fmt.Sprintf("it does not say what it holds (annotation %s)", artifact.AnnotationPredicate)
 	case denied != nil:
 		return fmt.Sprintf("the rule denies it by %q", denied.text)
-	case all[0].set != "" && r.Hollow:
+	case all[0].Set != "" && r.Hollow:
 		return "it has no content"
 	}
 	return ""

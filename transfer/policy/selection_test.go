@@ -6,7 +6,13 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
+
+// predicate are the annotations of a bundle of that predicate type.
+func predicate(p string) map[string]string {
+	return map[string]string{artifact.AnnotationPredicate: p}
+}
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
@@ -16,53 +22,53 @@ func TestDecide(t *testing.T) {
 		spdx    = "application/spdx+json"
 		example = "application/vnd.example.a"
 	)
-	bundle := Referrer{ArtifactType: bundleV03}
-	signature := Referrer{ArtifactType: bundleV03, Annotations: predicate(sign)}
-	provenance := Referrer{ArtifactType: bundleV03, Annotations: predicate("https://slsa.dev/provenance/v1")}
+	bundle := artifact.Referrer{ArtifactType: artifact.TypeBundle}
+	signature := artifact.Referrer{ArtifactType: artifact.TypeBundle, Annotations: predicate(sign)}
+	provenance := artifact.Referrer{ArtifactType: artifact.TypeBundle, Annotations: predicate("https://slsa.dev/provenance/v1")}
 	for _, tc := range []struct {
 		name            string
 		types, required []string
-		r               Referrer
+		r               artifact.Referrer
 		listed, final   Verdict
 		reason          string // of both; a listing's type that says nothing has its own
 	}{
-		{"exact", []string{"text/x", spdx}, nil, Referrer{ArtifactType: spdx}, Take, Take, `artifact type "application/spdx+json"`},
-		{"glob", []string{"application/vnd.example.*"}, nil, Referrer{ArtifactType: example}, Take, Take, `artifact type "application/vnd.example.*"`},
-		{"set", []string{SetSBOMs, SetSignatures}, nil, Referrer{ArtifactType: notary}, Take, Take, `artifact type "signatures"`},
-		{"nothing matches", []string{SetSBOMs}, nil, Referrer{ArtifactType: notary}, Skip, Skip, `"application/vnd.cncf.notary.signature" is not among`},
-		{"nothing wanted", nil, nil, Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
+		{"exact", []string{"text/x", spdx}, nil, artifact.Referrer{ArtifactType: spdx}, Take, Take, `artifact type "application/spdx+json"`},
+		{"glob", []string{"application/vnd.example.*"}, nil, artifact.Referrer{ArtifactType: example}, Take, Take, `artifact type "application/vnd.example.*"`},
+		{"set", []string{artifact.SetSBOMs, artifact.SetSignatures}, nil, artifact.Referrer{ArtifactType: notary}, Take, Take, `artifact type "signatures"`},
+		{"nothing matches", []string{artifact.SetSBOMs}, nil, artifact.Referrer{ArtifactType: notary}, Skip, Skip, `"application/vnd.cncf.notary.signature" is not among`},
+		{"nothing wanted", nil, nil, artifact.Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
 
-		{"denial last", []string{SetAll, "!sboms"}, nil, Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
-		{"denial first", []string{"!sboms", SetAll}, nil, Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
-		{"denial of another type", []string{"!sboms", SetAll}, nil, Referrer{ArtifactType: notary}, Take, Take, `artifact type "all"`},
-		{"denial alone takes nothing", []string{"!sboms"}, nil, Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
-		{"denial in another case", []string{SetAll, "!Application/SPDX+JSON"}, nil, Referrer{ArtifactType: "application/Spdx+json; v=1"}, Skip, Skip, `denied by "!Application/SPDX+JSON"`},
+		{"denial last", []string{SetAll, "!sboms"}, nil, artifact.Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
+		{"denial first", []string{"!sboms", SetAll}, nil, artifact.Referrer{ArtifactType: spdx}, Skip, Skip, `denied by "!sboms"`},
+		{"denial of another type", []string{"!sboms", SetAll}, nil, artifact.Referrer{ArtifactType: notary}, Take, Take, `artifact type "all"`},
+		{"denial alone takes nothing", []string{"!sboms"}, nil, artifact.Referrer{ArtifactType: notary}, Skip, Skip, "is not among"},
+		{"denial in another case", []string{SetAll, "!Application/SPDX+JSON"}, nil, artifact.Referrer{ArtifactType: "application/Spdx+json; v=1"}, Skip, Skip, `denied by "!Application/SPDX+JSON"`},
 
-		{"required, not among the types", []string{SetSBOMs}, []string{SetSignatures}, Referrer{ArtifactType: notary}, Take, Take, `required "signatures"`},
-		{"required, no types", nil, []string{"application/vnd.example.*"}, Referrer{ArtifactType: example}, Take, Take, `required "application/vnd.example.*"`},
+		{"required, not among the types", []string{artifact.SetSBOMs}, []string{artifact.SetSignatures}, artifact.Referrer{ArtifactType: notary}, Take, Take, `required "signatures"`},
+		{"required, no types", nil, []string{"application/vnd.example.*"}, artifact.Referrer{ArtifactType: example}, Take, Take, `required "application/vnd.example.*"`},
 
-		{"bundle, signature wanted", []string{SetSignatures}, nil, signature, Take, Take, `artifact type "signatures"`},
-		{"bundle, attestation not wanted", []string{SetSignatures}, nil, provenance, Skip, Skip, "is not among"},
-		{"bundle, attestation wanted", []string{SetAttestations}, nil, provenance, Take, Take, `artifact type "attestations"`},
+		{"bundle, signature wanted", []string{artifact.SetSignatures}, nil, signature, Take, Take, `artifact type "signatures"`},
+		{"bundle, attestation not wanted", []string{artifact.SetSignatures}, nil, provenance, Skip, Skip, "is not among"},
+		{"bundle, attestation wanted", []string{artifact.SetAttestations}, nil, provenance, Take, Take, `artifact type "attestations"`},
 		{"bundle, attestation denied", []string{SetAll, "!attestations"}, nil, provenance, Skip, Skip, `denied by "!attestations"`},
-		{"bundle that says nothing", []string{SetAttestations}, nil, bundle, Ask, Take, `artifact type "attestations"`},
-		{"bundle that says nothing, required", nil, []string{SetSignatures}, bundle, Ask, Take, `required "signatures"`},
-		{"bundle that says nothing, SBOMs wanted", []string{SetSBOMs}, nil, bundle, Skip, Skip, "is not among"},
-		{"bundle that says nothing, by its type", []string{SetSignatures, bundleV03}, nil, bundle, Take, Take, `artifact type "signatures"`},
-		{"bundle that says nothing, denied by its type", []string{SetAll, "!" + bundleV03}, nil, bundle, Skip, Skip, "denied by"},
-		{"bundle that says nothing, the other reading denied", []string{SetSignatures, "!attestations"}, nil, bundle, Ask, Take, `artifact type "signatures"`},
-		{"bundle that says nothing, the wanted reading denied", []string{SetSignatures, "!signatures"}, nil, bundle, Skip, Skip, `denied by "!signatures"`},
+		{"bundle that says nothing", []string{artifact.SetAttestations}, nil, bundle, Ask, Take, `artifact type "attestations"`},
+		{"bundle that says nothing, required", nil, []string{artifact.SetSignatures}, bundle, Ask, Take, `required "signatures"`},
+		{"bundle that says nothing, SBOMs wanted", []string{artifact.SetSBOMs}, nil, bundle, Skip, Skip, "is not among"},
+		{"bundle that says nothing, by its type", []string{artifact.SetSignatures, artifact.TypeBundle}, nil, bundle, Take, Take, `artifact type "signatures"`},
+		{"bundle that says nothing, denied by its type", []string{SetAll, "!" + artifact.TypeBundle}, nil, bundle, Skip, Skip, "denied by"},
+		{"bundle that says nothing, the other reading denied", []string{artifact.SetSignatures, "!attestations"}, nil, bundle, Ask, Take, `artifact type "signatures"`},
+		{"bundle that says nothing, the wanted reading denied", []string{artifact.SetSignatures, "!signatures"}, nil, bundle, Skip, Skip, `denied by "!signatures"`},
 		{"bundle that says nothing, all wanted, one reading denied", []string{SetAll, "!attestations"}, nil, bundle, Ask, Take, `artifact type "all"`},
 		{"bundle that says nothing, both readings denied", []string{SetAll, "!signatures", "!attestations"}, nil, bundle, Skip, Skip, `denied by "!signatures"`},
-		{"bundle that says nothing, both readings wanted", []string{SetSignatures, SetAttestations}, nil, bundle, Take, Take, `artifact type "signatures"`},
+		{"bundle that says nothing, both readings wanted", []string{artifact.SetSignatures, artifact.SetAttestations}, nil, bundle, Take, Take, `artifact type "signatures"`},
 
-		{"no type", []string{SetSignatures}, nil, Referrer{}, Ask, Skip, ""},
-		{"no type, all wanted", []string{SetAll}, nil, Referrer{}, Ask, Take, ""},
-		{"oci.empty", []string{SetSignatures}, nil, Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
-		{"oci.empty in another case", []string{SetSignatures}, nil, Referrer{ArtifactType: "Application/vnd.OCI.empty.v1+json; a=b"}, Ask, Skip, ""},
-		{"oci.empty, denied", []string{SetAll, "!application/vnd.oci.*"}, nil, Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
-		{"OCI image config", []string{SetSignatures}, nil, Referrer{ArtifactType: "application/vnd.oci.image.config.v1+json"}, Ask, Skip, ""},
-		{"Docker image config", []string{SetAll}, nil, Referrer{ArtifactType: "application/vnd.docker.container.image.v1+json"}, Ask, Take, ""},
+		{"no type", []string{artifact.SetSignatures}, nil, artifact.Referrer{}, Ask, Skip, ""},
+		{"no type, all wanted", []string{SetAll}, nil, artifact.Referrer{}, Ask, Take, ""},
+		{"oci.empty", []string{artifact.SetSignatures}, nil, artifact.Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
+		{"oci.empty in another case", []string{artifact.SetSignatures}, nil, artifact.Referrer{ArtifactType: "Application/vnd.OCI.empty.v1+json; a=b"}, Ask, Skip, ""},
+		{"oci.empty, denied", []string{SetAll, "!application/vnd.oci.*"}, nil, artifact.Referrer{ArtifactType: "application/vnd.oci.empty.v1+json"}, Ask, Skip, ""},
+		{"OCI image config", []string{artifact.SetSignatures}, nil, artifact.Referrer{ArtifactType: "application/vnd.oci.image.config.v1+json"}, Ask, Skip, ""},
+		{"Docker image config", []string{SetAll}, nil, artifact.Referrer{ArtifactType: "application/vnd.docker.container.image.v1+json"}, Ask, Take, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,8 +102,8 @@ func TestDecide(t *testing.T) {
 
 func TestReasonNamesTheClient(t *testing.T) {
 	t.Parallel()
-	s := mustSelect(t, nil, "a.test/app", SetSBOMs)
-	got := s.DecideManifest(Referrer{ArtifactType: "text/spdx"})
+	s := mustSelect(t, nil, "a.test/app", artifact.SetSBOMs)
+	got := s.DecideManifest(artifact.Referrer{ArtifactType: "text/spdx"})
 	want := Decision{Take, `the built-in rule (no rules are configured), artifact types of the client's selection: artifact type "sboms"`}
 	if got != want {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -113,7 +119,7 @@ func TestEmpty(t *testing.T) {
 		{nil, nil, true},
 		{[]string{"!sboms"}, nil, true},
 		{[]string{"!sboms", SetAll}, nil, false},
-		{nil, []string{SetSignatures}, false},
+		{nil, []string{artifact.SetSignatures}, false},
 	} {
 		s := mustSelect(t, []Rule{{Repositories: []string{"**"}, ArtifactTypes: tc.types, Required: tc.required}}, "a.test/app")
 		if s.Empty() != tc.want {
@@ -124,33 +130,33 @@ func TestEmpty(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	t.Parallel()
-	notary := Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
-	spdx := Referrer{ArtifactType: "Application/SPDX+JSON"}
-	bundle := Referrer{ArtifactType: bundleV03}
+	notary := artifact.Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
+	spdx := artifact.Referrer{ArtifactType: "Application/SPDX+JSON"}
+	bundle := artifact.Referrer{ArtifactType: artifact.TypeBundle}
 	for _, tc := range []struct {
 		name     string
 		required []string
-		found    []Referrer
+		found    []artifact.Referrer
 		want     []string
 	}{
 		{"nothing required", nil, nil, nil},
-		{"nothing found", []string{SetSignatures, SetSBOMs}, nil, []string{SetSignatures, SetSBOMs}},
-		{"all found", []string{SetSignatures, SetSBOMs}, []Referrer{spdx, notary}, nil},
-		{"one found", []string{SetSignatures, SetSBOMs}, []Referrer{notary, notary}, []string{SetSBOMs}},
-		{"one referrer for two patterns", []string{SetSBOMs, "application/spdx*"}, []Referrer{spdx}, nil},
-		{"of another type", []string{"application/vnd.example.*"}, []Referrer{spdx}, []string{"application/vnd.example.*"}},
-		{"anything", []string{SetAll}, []Referrer{spdx}, nil},
+		{"nothing found", []string{artifact.SetSignatures, artifact.SetSBOMs}, nil, []string{artifact.SetSignatures, artifact.SetSBOMs}},
+		{"all found", []string{artifact.SetSignatures, artifact.SetSBOMs}, []artifact.Referrer{spdx, notary}, nil},
+		{"one found", []string{artifact.SetSignatures, artifact.SetSBOMs}, []artifact.Referrer{notary, notary}, []string{artifact.SetSBOMs}},
+		{"one referrer for two patterns", []string{artifact.SetSBOMs, "application/spdx*"}, []artifact.Referrer{spdx}, nil},
+		{"of another type", []string{"application/vnd.example.*"}, []artifact.Referrer{spdx}, []string{"application/vnd.example.*"}},
+		{"anything", []string{SetAll}, []artifact.Referrer{spdx}, nil},
 		{"anything, nothing found", []string{SetAll}, nil, []string{SetAll}},
-		{"a bundle that says nothing", []string{SetSignatures, SetAttestations}, []Referrer{bundle}, []string{SetSignatures, SetAttestations}},
-		{"a bundle by its type", []string{bundleV03}, []Referrer{bundle}, nil},
-		{"an attestation is no signature", []string{SetSignatures}, []Referrer{{ArtifactType: bundleV03, Annotations: predicate("https://slsa.dev/provenance/v1")}}, []string{SetSignatures}},
-		{"a signature", []string{SetSignatures}, []Referrer{bundle, {ArtifactType: bundleV03, Annotations: predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
-		{"a signature without content", []string{SetSignatures}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetSignatures}},
-		{"a signature without content, by its exact type", []string{notary.ArtifactType}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{notary.ArtifactType}},
-		{"a signature without content, by a glob", []string{"application/vnd.cncf.*"}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{"application/vnd.cncf.*"}},
-		{"a signature without content, of all", []string{SetAll}, []Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetAll}},
-		{"annotations alone, of an exact type", []string{"application/vnd.example.approval"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
-		{"annotations alone, of a glob", []string{"application/vnd.example.*"}, []Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
+		{"a bundle that says nothing", []string{artifact.SetSignatures, artifact.SetAttestations}, []artifact.Referrer{bundle}, []string{artifact.SetSignatures, artifact.SetAttestations}},
+		{"a bundle by its type", []string{artifact.TypeBundle}, []artifact.Referrer{bundle}, nil},
+		{"an attestation is no signature", []string{artifact.SetSignatures}, []artifact.Referrer{{ArtifactType: artifact.TypeBundle, Annotations: predicate("https://slsa.dev/provenance/v1")}}, []string{artifact.SetSignatures}},
+		{"a signature", []string{artifact.SetSignatures}, []artifact.Referrer{bundle, {ArtifactType: artifact.TypeBundle, Annotations: predicate("https://sigstore.dev/cosign/sign/v1")}}, nil},
+		{"a signature without content", []string{artifact.SetSignatures}, []artifact.Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{artifact.SetSignatures}},
+		{"a signature without content, by its exact type", []string{notary.ArtifactType}, []artifact.Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{notary.ArtifactType}},
+		{"a signature without content, by a glob", []string{"application/vnd.cncf.*"}, []artifact.Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{"application/vnd.cncf.*"}},
+		{"a signature without content, of all", []string{SetAll}, []artifact.Referrer{{ArtifactType: notary.ArtifactType, Hollow: true}}, []string{SetAll}},
+		{"annotations alone, of an exact type", []string{"application/vnd.example.approval"}, []artifact.Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
+		{"annotations alone, of a glob", []string{"application/vnd.example.*"}, []artifact.Referrer{{ArtifactType: "application/vnd.example.approval", Hollow: true}}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -169,24 +175,24 @@ func TestMissing(t *testing.T) {
 // annotation out, and what does not count is told with the reason.
 func TestWhatDoesNotCount(t *testing.T) {
 	t.Parallel()
-	bundle := Referrer{ArtifactType: bundleV03}
-	notary := Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
+	bundle := artifact.Referrer{ArtifactType: artifact.TypeBundle}
+	notary := artifact.Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}
 	for _, tc := range []struct {
 		name            string
 		types, required []string
-		r               Referrer
+		r               artifact.Referrer
 		want            string // why it does not count; "" where it does or is of another type
 		missing         bool
 	}{
-		{"it counts", nil, []string{SetSignatures}, notary, "", false},
-		{"of another type", nil, []string{SetSBOMs}, notary, "", true},
-		{"no annotation", nil, []string{SetSignatures}, bundle, "it does not say what it holds (annotation dev.sigstore.bundle.predicateType)", true},
+		{"it counts", nil, []string{artifact.SetSignatures}, notary, "", false},
+		{"of another type", nil, []string{artifact.SetSBOMs}, notary, "", true},
+		{"no annotation", nil, []string{artifact.SetSignatures}, bundle, "it does not say what it holds (annotation dev.sigstore.bundle.predicateType)", true},
 		{"no annotation, by its glob", nil, []string{"application/vnd.dev.sigstore.*"}, bundle, "", false},
 		{"a reading denied, by its glob", []string{"!attestations"}, []string{"application/vnd.dev.sigstore.*"}, bundle, `the rule denies it by "!attestations"`, true},
-		{"a reading denied, by its type", []string{"!attestations", SetAll}, []string{bundleV03}, bundle, `the rule denies it by "!attestations"`, true},
+		{"a reading denied, by its type", []string{"!attestations", SetAll}, []string{artifact.TypeBundle}, bundle, `the rule denies it by "!attestations"`, true},
 		{"both readings denied, anything required", []string{"!signatures", "!attestations"}, []string{SetAll}, bundle, `the rule denies it by "!attestations"`, true},
-		{"no content", nil, []string{SetSignatures}, Referrer{ArtifactType: notary.ArtifactType, Hollow: true}, "it has no content", true},
-		{"it counts for one of two", nil, []string{SetSBOMs, SetSignatures}, notary, "", true},
+		{"no content", nil, []string{artifact.SetSignatures}, artifact.Referrer{ArtifactType: notary.ArtifactType, Hollow: true}, "it has no content", true},
+		{"it counts for one of two", nil, []string{artifact.SetSBOMs, artifact.SetSignatures}, notary, "", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -194,7 +200,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 			if got := s.Uncounted(tc.r); got != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
-			if got := s.Missing([]Referrer{tc.r}); len(got) > 0 != tc.missing {
+			if got := s.Missing([]artifact.Referrer{tc.r}); len(got) > 0 != tc.missing {
 				t.Errorf("missing %q, want some: %t", got, tc.missing)
 			}
 		})
@@ -204,7 +210,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 // A client may ask for less depth than the rule has, and for no more; what the rule says
 // of all else stays.
 func TestWithDepth(t *testing.T) {
-	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetAll}, Required: []string{SetSignatures}, Depth: 3, OnError: Fail}})
+	p, err := New([]Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{SetAll}, Required: []string{artifact.SetSignatures}, Depth: 3, OnError: Fail}})
 	if err != nil {
 		t.Fatal(err)
 	}

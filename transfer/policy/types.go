@@ -2,13 +2,13 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // typePattern is one entry of artifact_types or required.
@@ -21,6 +21,11 @@ type typePattern struct {
 }
 
 type typeList []typePattern
+
+// SetAll is the set that every artifact belongs to.
+const SetAll = "all"
+
+var setNames = []string{artifact.SetSignatures, artifact.SetAttestations, artifact.SetSBOMs, SetAll}
 
 // typeChars are those of RFC 6838's restricted names, of parameters, and "*".
 var typeChars = regexp.MustCompile(`^[a-zA-Z0-9!#$&\-^_.+/*;= "]+$`)
@@ -61,31 +66,31 @@ func parseType(text string) (typePattern, error) {
 		if strings.ContainsAny(body, "; ") {
 			return p, fmt.Errorf("%s is a glob with a parameter or a space, which types are compared without; leave it out: %w", strconv.Quote(text), errdefs.ErrInvalidArgument)
 		}
-		p.re = compileGlob(normalize(body), `.*`)
-	case mediaType.MatchString(normalize(body)):
-		p.mime = normalize(body)
+		p.re = compileGlob(artifact.NormalizeType(body), `.*`)
+	case mediaType.MatchString(artifact.NormalizeType(body)):
+		p.mime = artifact.NormalizeType(body)
 	default:
 		return p, fmt.Errorf("%s is neither a media type nor a set; %s: %w", strconv.Quote(text), known, errdefs.ErrInvalidArgument)
 	}
 	return p, nil
 }
 
-func (p typePattern) matches(r reading) bool {
+func (p typePattern) matches(r artifact.Reading) bool {
 	switch {
 	case p.set == SetAll:
 		return true
 	case p.set != "":
-		return p.set == r.set
+		return p.set == r.Set
 	case p.re != nil:
-		return p.re.MatchString(r.mime)
+		return p.re.MatchString(r.Type)
 	default:
-		return p.mime == r.mime
+		return p.mime == r.Type
 	}
 }
 
 // find returns the first take, or the first denial, that the reading falls under; nil
 // where there is none.
-func (l typeList) find(r reading, deny bool) *typePattern {
+func (l typeList) find(r artifact.Reading, deny bool) *typePattern {
 	for i := range l {
 		if l[i].deny == deny && l[i].matches(r) {
 			return &l[i]
@@ -116,29 +121,16 @@ func (l typeList) excludes(p typePattern) *typePattern {
 
 // examples returns all that an exact type or a set is known to match; nothing for a
 // glob and for the set of all.
-func (p typePattern) examples() []reading {
-	var out []reading
-	switch {
-	case p.mime != "" && isBundle(p.mime):
-		out = []reading{{p.mime, SetSignatures}, {p.mime, SetAttestations}}
-	case p.mime != "":
-		out = []reading{{p.mime, sets[p.mime]}}
-	case p.set == SetSignatures || p.set == SetAttestations:
-		out = []reading{{bundlePrefix + ".v0.3+json", p.set}}
+func (p typePattern) examples() []artifact.Reading {
+	if p.mime != "" {
+		return artifact.Readings(artifact.Referrer{ArtifactType: p.mime})
 	}
-	for _, mime := range slices.Sorted(maps.Keys(sets)) {
-		if sets[mime] == p.set {
-			out = append(out, reading{mime, p.set})
-		}
+	var out []artifact.Reading
+	if p.set == artifact.SetSignatures || p.set == artifact.SetAttestations {
+		out = append(out, artifact.Reading{Type: artifact.TypeBundle, Set: p.set})
+	}
+	for _, mime := range artifact.TypesOf(p.set) {
+		out = append(out, artifact.Reading{Type: mime, Set: p.set})
 	}
 	return out
-}
-
-// normalize brings a media type into the form that is compared: RFC 6838 makes
-// names case-insensitive, and parameters do not change what an artifact is.
-// The exception is sigstore's first bundle type, whose version is a parameter;
-// sets know it by its name alone.
-func normalize(mediaType string) string {
-	name, _, _ := strings.Cut(mediaType, ";")
-	return strings.ToLower(strings.TrimSpace(name))
 }

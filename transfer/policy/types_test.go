@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 func TestTypePattern(t *testing.T) {
@@ -44,7 +46,7 @@ func TestTypePattern(t *testing.T) {
 			match:   []string{"sbom/cyclone-dx", "SBOM/Cyclone-DX"},
 			differ:  []string{"sbom/cyclone"},
 		}, {
-			pattern: SetSBOMs,
+			pattern: artifact.SetSBOMs,
 			match:   []string{"application/spdx+json", "Text/SPDX; charset=utf-8"},
 			differ:  []string{"sboms", "application/vnd.in-toto+json"},
 		}, {
@@ -63,12 +65,12 @@ func TestTypePattern(t *testing.T) {
 					t.Errorf("deny %v, text %q of %q", p.deny, p.text, prefix+tc.pattern)
 				}
 				for _, mime := range tc.match {
-					if !p.matches(readings(Referrer{ArtifactType: mime})[0]) {
+					if !p.matches(artifact.Readings(artifact.Referrer{ArtifactType: mime})[0]) {
 						t.Errorf("%q does not match %q", p.text, mime)
 					}
 				}
 				for _, mime := range tc.differ {
-					if p.matches(readings(Referrer{ArtifactType: mime})[0]) {
+					if p.matches(artifact.Readings(artifact.Referrer{ArtifactType: mime})[0]) {
 						t.Errorf("%q matches %q", p.text, mime)
 					}
 				}
@@ -133,7 +135,7 @@ func TestTypeGlobRejects(t *testing.T) {
 
 func TestTypeListFind(t *testing.T) {
 	t.Parallel()
-	list, err := parseTypes([]string{SetSignatures, "!application/vnd.dev.*", SetAttestations, bundleV03, "!text/*"})
+	list, err := parseTypes([]string{artifact.SetSignatures, "!application/vnd.dev.*", artifact.SetAttestations, artifact.TypeBundle, "!text/*"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,15 +144,15 @@ func TestTypeListFind(t *testing.T) {
 		deny       bool
 		want       string
 	}{
-		{"the first of the takes", TypeCosignSignature, false, SetSignatures},
-		{"the first of the denials", TypeCosignSignature, true, "!application/vnd.dev.*"},
+		{"the first of the takes", artifact.TypeCosignSignature, false, artifact.SetSignatures},
+		{"the first of the denials", artifact.TypeCosignSignature, true, "!application/vnd.dev.*"},
 		{"none", "application/spdx+json", false, ""},
-		{"no denial", TypeBuildKitAttestation, true, ""},
+		{"no denial", artifact.TypeBuildKitAttestation, true, ""},
 	} {
 		t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
 			got := ""
-			if found := list.find(readings(Referrer{ArtifactType: tc.mime})[0], tc.deny); found != nil {
+			if found := list.find(artifact.Readings(artifact.Referrer{ArtifactType: tc.mime})[0], tc.deny); found != nil {
 				got = found.text
 			}
 			if got != tc.want {

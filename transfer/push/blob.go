@@ -45,7 +45,7 @@ func (p *pusher) blob(ctx context.Context, parent, desc ocispec.Descriptor) erro
 // upload has containerd's pusher look for the blob, mount it from a repository that
 // the store says it came from, or send it.
 func (p *pusher) upload(ctx context.Context, parent, desc ocispec.Descriptor) error {
-	info, err := p.Store.Info(ctx, desc.Digest)
+	info, err := p.config.Store.Info(ctx, desc.Digest)
 	if errdefs.IsNotFound(err) {
 		return notStored(desc.Digest, err)
 	}
@@ -63,7 +63,7 @@ func (p *pusher) upload(ctx context.Context, parent, desc ocispec.Descriptor) er
 	})
 	defer watch.Stop()
 	p.report("waiting", desc, parent, 0)
-	_, err = remotes.PushHandler(&upload{p: p, parent: parent, moves: func() { watch.Reset(stall) }}, p.Store)(ctx, desc)
+	_, err = remotes.PushHandler(&upload{p: p, parent: parent, moves: func() { watch.Reset(stall) }, unblockAfter: unblockAfter}, p.config.Store)(ctx, desc)
 	if err != nil {
 		p.report("failed", desc, parent, 0)
 		if cause := context.Cause(ctx); cause != nil {
@@ -88,17 +88,18 @@ func sources(all map[string]string) map[string]string {
 
 // upload is containerd's pusher, watched.
 type upload struct {
-	p      *pusher
-	parent ocispec.Descriptor
-	moves  func()
+	p            *pusher
+	parent       ocispec.Descriptor
+	moves        func()
+	unblockAfter time.Duration
 }
 
 // Push implements remotes.Pusher.
 func (u *upload) Push(ctx context.Context, desc ocispec.Descriptor) (cw content.Writer, err error) {
-	if in, ok := u.p.Blobs.(content.Ingester); ok {
+	if in, ok := u.p.config.Blobs.(content.Ingester); ok {
 		cw, err = content.OpenWriter(ctx, in, content.WithRef(remotes.MakeRefKey(ctx, desc)), content.WithDescriptor(desc))
 	} else {
-		cw, err = u.p.Blobs.Push(ctx, desc)
+		cw, err = u.p.config.Blobs.Push(ctx, desc)
 	}
 	u.moves()
 	if errdefs.IsAlreadyExists(err) {
@@ -108,12 +109,12 @@ func (u *upload) Push(ctx context.Context, desc ocispec.Descriptor) (cw content.
 		return nil, err
 	}
 	w := &uploadWriter{Writer: cw, upload: u, desc: desc}
-	w.end = context.AfterFunc(ctx, func() { time.AfterFunc(unasked, w.unblock) })
+	w.end = context.AfterFunc(ctx, func() { time.AfterFunc(u.unblockAfter, w.unblock) })
 	return w, nil
 }
 
-// unasked is how long a first write goes on once its upload has been canceled.
-var unasked = 5 * time.Second
+// unblockAfter is how long a first write goes on once its upload has been canceled.
+const unblockAfter = 5 * time.Second
 
 type uploadWriter struct {
 	content.Writer

@@ -12,7 +12,6 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -20,9 +19,9 @@ import (
 // cosignTag returns the tag under which cosign v1 and v2 look for the referrer,
 // whose manifest names no subject.
 func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
-	set := policy.SetOf(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
+	set := artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
 	for _, kind := range discovery.CosignKinds {
-		if set != "" && policy.SetOf(policy.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
+		if set != "" && artifact.SetOf(artifact.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
 			return kind.Tag(subject), nil
 		}
 	}
@@ -35,17 +34,17 @@ func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 // which ours holds all gives way: of an image that was signed again between two pulls
 // both manifests are stored. They take turns, as other pushes of this daemon do.
 func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *artifact.Manifest, tag string) error {
-	address := p.Repository.URL(p.host, "manifests", tag)
-	unlock, err := turns.lock(ctx, address.String())
+	address := p.config.Repository.URL(p.host, "manifests", tag)
+	unlock, err := p.config.Locks.lock(ctx, address.String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	a, err := p.Repository.Get(ctx, p.host, address, remote.AcceptAny)
+	a, err := p.config.Repository.Get(ctx, p.host, address, remote.AcceptAny)
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
-	case a.Code == http.StatusOK && remote.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
+	case a.Code == http.StatusOK && artifact.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
 		r.found = true
 		return nil
 	case a.Code == http.StatusOK && isManifest(a) && holdsAll(data, a.Body):
@@ -54,15 +53,15 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	case a.Code != http.StatusNotFound:
 		return fmt.Errorf("tag %s: what it holds is not known, the registry answered %d %s: %w", tag, a.Code, http.StatusText(a.Code), errdefs.ErrUnavailable)
 	}
-	if err := p.children(ctx, plain(r.Descriptor()), m, 0); err != nil {
+	if err := p.content(ctx, r.Descriptor(), m); err != nil {
 		return err
 	}
-	_, err = p.Repository.PutManifest(ctx, p.host, tag, r.MediaType, data)
+	_, err = p.config.Repository.PutManifest(ctx, p.host, tag, r.MediaType, data)
 	return err
 }
 
 func isManifest(a *remote.Answer) bool {
-	_, err := artifact.Parse(a.Body, a.MediaType(), artifact.MaxDescriptors)
+	_, err := artifact.Parse(a.Body, a.MediaType())
 	return err == nil
 }
 

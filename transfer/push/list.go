@@ -2,12 +2,11 @@ package push
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -42,7 +41,7 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 			continue
 		}
 		if listed == nil {
-			listing, err := discovery.Registry{Repository: p.Repository}.List(ctx, subject)
+			listing, err := discovery.Registry{Repository: p.config.Repository}.List(ctx, subject)
 			if err != nil {
 				return err
 			}
@@ -54,7 +53,7 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 		if r.listed = listed[r.Digest]; r.listed {
 			continue
 		}
-		data, _, err := p.read(ctx, plain(r.Descriptor()))
+		data, _, err := p.read(ctx, artifact.Plain(r.Descriptor()))
 		if err == nil {
 			err = p.put(ctx, subject, r, data)
 		}
@@ -65,27 +64,10 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 	return nil
 }
 
-// entryOf returns the descriptor for the fallback tag: with the manifest's artifact
-// type, or its config's media type where that is empty, and with its annotations.
-func entryOf(r stored.Referrer, data []byte) (ocispec.Descriptor, error) {
-	var m struct {
-		ArtifactType string `json:"artifactType"`
-		Config       struct {
-			MediaType string `json:"mediaType"`
-		} `json:"config"`
-		Annotations map[string]string `json:"annotations"`
-	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("manifest: %w", err)
-	}
-	if m.ArtifactType == "" {
-		m.ArtifactType = m.Config.MediaType
-	}
-	return ocispec.Descriptor{
-		MediaType:    r.MediaType,
-		Digest:       r.Digest,
-		Size:         r.Size,
-		ArtifactType: m.ArtifactType,
-		Annotations:  m.Annotations,
-	}, nil
+// entryOf returns the descriptor for the fallback tag (OCI distribution-spec, "Listing
+// Referrers").
+func entryOf(r stored.Referrer, m *artifact.Manifest) ocispec.Descriptor {
+	entry := artifact.Plain(r.Descriptor())
+	entry.ArtifactType, entry.Annotations = m.ListedType(), m.Annotations
+	return entry
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // progressInterval is how often an upload reports at most.
@@ -17,15 +18,15 @@ const progressInterval = 100 * time.Millisecond
 // Clients draw a tree of them; it has no circle, since a referrer is shown only
 // where its manifest names its subject by digest, or lies under one of cosign's tags.
 func (p *pusher) report(what string, desc, parent ocispec.Descriptor, bytes int64) {
-	if p.Progress == nil {
+	if p.config.Progress == nil {
 		return
 	}
-	desc = plain(desc)
+	desc = artifact.Plain(desc)
 	// Names depend on no context here; this one spares their debug lines.
-	p.Progress(transfer.Progress{
+	p.config.Progress(transfer.Progress{
 		Event:    what,
 		Name:     remotes.MakeRefKey(context.Background(), desc),
-		Parents:  []string{remotes.MakeRefKey(context.Background(), plain(parent))},
+		Parents:  []string{remotes.MakeRefKey(context.Background(), artifact.Plain(parent))},
 		Progress: bytes,
 		Total:    desc.Size,
 		Desc:     &desc,

@@ -21,7 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -37,12 +37,14 @@ type Config struct {
 	Platforms platforms.Matcher
 	// Admit says which referrers to carry; nil is all. What refers to one that
 	// is left out is left out too.
-	Admit func(policy.Referrer) bool
+	Admit func(artifact.Referrer) bool
 	Store stored.Store
 	// Repository is where manifests go, made by its ForPush.
 	Repository *remote.Repository
 	// Blobs uploads or mounts blobs at the same host.
 	Blobs remotes.Pusher
+	// Locks are those of the daemon's pushes.
+	Locks *Locks
 	// Progress may be nil; it must be safe for concurrent use.
 	Progress transfer.ProgressFunc
 }
@@ -56,7 +58,7 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 		return 0, err
 	}
 	p := &pusher{
-		Config:  config,
+		config:  config,
 		host:    config.Repository.Hosts(docker.HostCapabilityPush)[0],
 		inIndex: map[digest.Digest]bool{},
 		pushed:  map[digest.Digest]bool{},
@@ -76,7 +78,7 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 				referrers = append(referrers, r)
 			}
 		}
-		if err := p.subject(ctx, plain(s.Descriptor), referrers); err != nil {
+		if err := p.subject(ctx, artifact.Plain(s.Descriptor), referrers); err != nil {
 			return p.carried, err
 		}
 	}
@@ -85,7 +87,7 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 
 // pusher is one push's state.
 type pusher struct {
-	Config
+	config  Config
 	host    *remote.Host
 	inIndex map[digest.Digest]bool // the manifests of the image itself
 	pushed  map[digest.Digest]bool // those that the image's own push has brought
@@ -105,7 +107,7 @@ func (p *pusher) subject(ctx context.Context, subject ocispec.Descriptor, all []
 	eg, egCtx := errgroup.WithContext(ctx)
 	eg.SetLimit(maxConcurrent)
 	for i, r := range all {
-		if p.Admit != nil && !p.Admit(policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) {
+		if p.config.Admit != nil && !p.config.Admit(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) {
 			log.G(ctx).WithField("subject", subject.Digest).WithField("digest", r.Digest).Debug("referrers: not selected")
 			continue
 		}
@@ -125,17 +127,11 @@ func (p *pusher) subject(ctx context.Context, subject ocispec.Descriptor, all []
 			continue
 		}
 		p.carried++
-		if err := p.subject(ctx, plain(r.Descriptor()), r.Referrers); err != nil {
+		if err := p.subject(ctx, artifact.Plain(r.Descriptor()), r.Referrers); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// plain keeps of a descriptor what identifies content. Annotations come from
-// the network, and would reach the names of uploads.
-func plain(desc ocispec.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
 }
 
 // failed names the referrer that an error is about.

@@ -20,10 +20,10 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -107,6 +107,7 @@ func (w *world) push() (int, error) {
 		w.t.Fatal(err)
 	}
 	return Referrers(namespaces.WithNamespace(w.t.Context(), "test"), Config{
+		Locks: &Locks{},
 		Image: images.Image{Name: "image", Target: w.image}, Store: w.store, Repository: r, Blobs: blobs,
 		Progress: func(p transfer.Progress) {
 			w.mu.Lock()
@@ -237,7 +238,7 @@ func TestWhatOnlyALabelTies(t *testing.T) {
 		says    string
 	}{
 		{"another subject", &other, nil, ""},
-		{"of another image's index", nil, map[string]string{labels.ArtifactType: policy.TypeBuildKitAttestation}, ""},
+		{"of another image's index", nil, map[string]string{labels.ArtifactTypeKey: artifact.TypeBuildKitAttestation}, ""},
 		{"no subject", nil, nil, "its manifest names no subject"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -40,7 +40,7 @@ func authorizations(s *hostile.Server, path string) []string {
 	return out
 }
 
-func TestRow37TokenThatRunsOutHalfWay(t *testing.T) {
+func TestTokenThatRunsOutHalfWayIsRenewed(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/token", token("first"), token("second"))
 	ok := hostile.Content("application/json", []byte("{}"))
@@ -67,7 +67,7 @@ func TestRow37TokenThatRunsOutHalfWay(t *testing.T) {
 	}
 }
 
-func TestRow37OneNewTokenOnly(t *testing.T) {
+func TestTokenThatIsRefusedIsRenewedOnce(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/token", token("useless"))
 	s.On("/a", challenge(s.URL()+"/token", `,error="invalid_token"`))
@@ -80,7 +80,7 @@ func TestRow37OneNewTokenOnly(t *testing.T) {
 	}
 }
 
-func TestRow37AuthorizerThatNeverGivesUpIsAskedOnce(t *testing.T) {
+func TestAuthorizerThatNeverGivesUpIsAskedOnce(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/a", hostile.Status(http.StatusUnauthorized))
 	host := s.RegistryHost(pullResolve)
@@ -125,7 +125,7 @@ func TestTokenServiceThatRefusesFailsTheRequest(t *testing.T) {
 	}
 }
 
-func TestRow33RealmOnAnotherHost(t *testing.T) {
+func TestRealmOnAnotherHostGetsNoHeaders(t *testing.T) {
 	s, realm, storage := hostile.New(t), hostile.New(t), hostile.New(t)
 	realm.On("/token", token("issued"))
 	s.On("/a", challenge(realm.URL()+"/token", ""), redirect(storage.URL()+"/blob"))
@@ -148,7 +148,7 @@ func TestRow33RealmOnAnotherHost(t *testing.T) {
 	}
 }
 
-func TestRow33ChallengeOfAStrangerGetsNoCredentials(t *testing.T) {
+func TestChallengeOfAStrangerGetsNoCredentials(t *testing.T) {
 	s, stranger := hostile.New(t), hostile.New(t)
 	s.On("/a", redirect(stranger.URL()+"/blob"))
 	stranger.On("/token", token("stolen"))

@@ -10,7 +10,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
-func TestRow33RealmsThatAreRefused(t *testing.T) {
+func TestRealmsThatAreRefused(t *testing.T) {
 	for name, realm := range map[string]string{
 		"no encryption":              "http://tokens.test/token",
 		"metadata service":           "https://169.254.169.254/latest",

@@ -18,11 +18,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
-// MaxManifestSize is the most that a manifest, an index or one page of a listing
-// may hold, decoded: the 4 MiB that registries must accept at least (OCI
-// distribution-spec, "Pushing Manifests").
-const MaxManifestSize = 4 << 20
-
 // AcceptAny accepts whatever lies under a tag. distribution answers 404 for a tag
 // that holds what is not accepted: it would be taken for absent, or overwritten.
 var AcceptAny = strings.Join([]string{
@@ -67,39 +62,17 @@ func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string
 			discard(resp.Body)
 			return nil
 		}
-		a.Body, err = r.readAll(resp, MaxManifestSize)
+		a.Body, err = r.readAll(resp, artifact.MaxManifestSize)
 		return err
 	})
 	return a, err
 }
 
-// Check reports whether a descriptor may be fetched at all: its digest is well
-// formed and of an algorithm that can be verified, its types are no longer than
-// types are, and its size is from 1 to limit. It must pass before the digest
-// becomes part of a URL. The error is errdefs.ErrInvalidArgument, or
-// errdefs.ErrResourceExhausted over the limit.
-func Check(desc ocispec.Descriptor, limit int64) error {
-	if err := desc.Digest.Validate(); err != nil {
-		return fmt.Errorf("digest %.80q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
-	}
-	if n := max(len(desc.MediaType), len(desc.ArtifactType)); n > artifact.MaxTypeLength {
-		return fmt.Errorf("%s: type of %d characters: %w", desc.Digest, n, errdefs.ErrInvalidArgument)
-	}
-	if desc.Size <= 0 {
-		return fmt.Errorf("%s: size %d: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
-	}
-	if desc.Size > limit {
-		return fmt.Errorf("%s: size %d is over the limit of %d bytes: %w", desc.Digest, desc.Size, limit, errdefs.ErrResourceExhausted)
-	}
-	return nil
-}
-
-// Manifest reads a manifest or index whole and verifies it against its
-// descriptor. It asks the hosts that may pull, in order, until one has it. The
-// descriptor's URLs and inline data are not used. Where the bytes have the digest and
-// another size, they are returned with [ErrOtherSize].
+// Manifest reads a manifest or index whole and verifies it against its descriptor's
+// digest, which vouches for it whatever size the descriptor has. It asks the hosts that
+// may pull, in order, until one has it. The descriptor's URLs and inline data are not used.
 func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if err := Check(desc, MaxManifestSize); err != nil {
+	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
 		return nil, err
 	}
 	var data []byte
@@ -111,7 +84,7 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 		if a.Code != http.StatusOK {
 			return statusError(a.URL, a.Code)
 		}
-		if err := Verify(a.Body, desc); err != nil && desc.Digest.Algorithm().FromBytes(a.Body) != desc.Digest {
+		if err := artifact.VerifyDigest(a.Body, desc.Digest); err != nil {
 			return err
 		}
 		data = a.Body
@@ -120,22 +93,15 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
 	}
-	if int64(len(data)) != desc.Size {
-		return data, fmt.Errorf("manifest %s: %d bytes received, %d expected: %w", desc.Digest, len(data), desc.Size, ErrOtherSize)
-	}
 	return data, nil
 }
-
-// ErrOtherSize marks content that has its descriptor's digest, and not its size. It is an
-// errdefs.ErrFailedPrecondition.
-var ErrOtherSize = fmt.Errorf("the descriptor's size is wrong: %w", errdefs.ErrFailedPrecondition)
 
 // Blob calls use with the stream of a blob until use returns nil: again where a
 // connection broke, and from the next host that may pull where one failed. How
 // many bytes come and what digest they have is for use to verify. The
 // descriptor's URLs and inline data are not used.
 func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func(io.Reader) error) error {
-	if err := Check(desc, math.MaxInt64); err != nil {
+	if err := artifact.Check(desc, math.MaxInt64); err != nil {
 		return err
 	}
 	err := r.eachHost(func(h *Host) error {
@@ -183,19 +149,6 @@ func (r *Repository) eachHost(try func(*Host) error) error {
 		}
 	}
 	return first
-}
-
-// Verify reports whether the data is what the descriptor, whose digest must be
-// valid, promises. The error is
-// errdefs.ErrFailedPrecondition.
-func Verify(data []byte, desc ocispec.Descriptor) error {
-	if int64(len(data)) != desc.Size {
-		return fmt.Errorf("%d bytes received, %d expected: %w", len(data), desc.Size, errdefs.ErrFailedPrecondition)
-	}
-	if actual := desc.Digest.Algorithm().FromBytes(data); actual != desc.Digest {
-		return fmt.Errorf("content has digest %s: %w", actual, errdefs.ErrFailedPrecondition)
-	}
-	return nil
 }
 
 // statusError names the request without its secrets.

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
@@ -32,30 +33,30 @@ func TestCheck(t *testing.T) {
 		{"sha384", digest.SHA384.FromString("good"), 1, nil},
 		{"sha512", digest.SHA512.FromString("good"), 1, nil},
 		{"exactly the limit", good, limit, nil},
-		{"row 24: a path for a digest", "../../../_catalog", 1, errdefs.IsInvalidArgument},
-		{"row 24: a path after the algorithm", "sha256:../../../../_catalog", 1, errdefs.IsInvalidArgument},
-		{"row 24: a query after the algorithm", "sha256:..?x", 1, errdefs.IsInvalidArgument},
-		{"row 24: a query after the hash", good + "?x=1", 1, errdefs.IsInvalidArgument},
-		{"row 24: a path after the hash", good + "/../x", 1, errdefs.IsInvalidArgument},
-		{"row 24: a fragment after the hash", good + "#x", 1, errdefs.IsInvalidArgument},
-		{"row 24: a line after the hash", good + "\n", 1, errdefs.IsInvalidArgument},
-		{"row 25: empty digest", "", 1, errdefs.IsInvalidArgument},
-		{"row 26: no hash", "sha256:", 1, errdefs.IsInvalidArgument},
-		{"row 26: no algorithm", digest.Digest(":" + good.Encoded()), 1, errdefs.IsInvalidArgument},
-		{"row 26: no colon", digest.Digest(good.Encoded()), 1, errdefs.IsInvalidArgument},
-		{"row 26: short hash", good[:len(good)-1], 1, errdefs.IsInvalidArgument},
-		{"row 26: long hash", good + "0", 1, errdefs.IsInvalidArgument},
-		{"row 26: upper case", digest.Digest("sha256:" + strings.ToUpper(good.Encoded())), 1, errdefs.IsInvalidArgument},
-		{"row 26: no hexadecimals", digest.Digest("sha256:" + strings.Repeat("g", 64)), 1, errdefs.IsInvalidArgument},
-		{"row 26: an algorithm that nobody verifies", digest.Digest("md5:" + strings.Repeat("0", 32)), 1, errdefs.IsInvalidArgument},
-		{"row 27: size -1", good, -1, errdefs.IsInvalidArgument},
-		{"row 27: size 0", good, 0, errdefs.IsInvalidArgument},
-		{"row 27: the least size", good, math.MinInt64, errdefs.IsInvalidArgument},
-		{"row 27: one over the limit", good, limit + 1, errdefs.IsResourceExhausted},
-		{"row 27: size 2^62", good, 1 << 62, errdefs.IsResourceExhausted},
+		{"a path for a digest", "../../../_catalog", 1, errdefs.IsInvalidArgument},
+		{"a path after the algorithm", "sha256:../../../../_catalog", 1, errdefs.IsInvalidArgument},
+		{"a query after the algorithm", "sha256:..?x", 1, errdefs.IsInvalidArgument},
+		{"a query after the hash", good + "?x=1", 1, errdefs.IsInvalidArgument},
+		{"a path after the hash", good + "/../x", 1, errdefs.IsInvalidArgument},
+		{"a fragment after the hash", good + "#x", 1, errdefs.IsInvalidArgument},
+		{"a line after the hash", good + "\n", 1, errdefs.IsInvalidArgument},
+		{"empty digest", "", 1, errdefs.IsInvalidArgument},
+		{"no hash", "sha256:", 1, errdefs.IsInvalidArgument},
+		{"no algorithm", digest.Digest(":" + good.Encoded()), 1, errdefs.IsInvalidArgument},
+		{"no colon", digest.Digest(good.Encoded()), 1, errdefs.IsInvalidArgument},
+		{"short hash", good[:len(good)-1], 1, errdefs.IsInvalidArgument},
+		{"long hash", good + "0", 1, errdefs.IsInvalidArgument},
+		{"upper case", digest.Digest("sha256:" + strings.ToUpper(good.Encoded())), 1, errdefs.IsInvalidArgument},
+		{"no hexadecimals", digest.Digest("sha256:" + strings.Repeat("g", 64)), 1, errdefs.IsInvalidArgument},
+		{"an algorithm that nobody verifies", digest.Digest("md5:" + strings.Repeat("0", 32)), 1, errdefs.IsInvalidArgument},
+		{"size -1", good, -1, errdefs.IsInvalidArgument},
+		{"size 0", good, 0, errdefs.IsInvalidArgument},
+		{"the least size", good, math.MinInt64, errdefs.IsInvalidArgument},
+		{"one over the limit", good, limit + 1, errdefs.IsResourceExhausted},
+		{"size 2^62", good, 1 << 62, errdefs.IsResourceExhausted},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := Check(ocispec.Descriptor{Digest: tc.digest, Size: tc.size}, limit)
+			err := artifact.Check(ocispec.Descriptor{Digest: tc.digest, Size: tc.size}, limit)
 			if tc.want == nil && err != nil || tc.want != nil && !tc.want(err) {
 				t.Errorf("digest %q of size %d: %v", tc.digest, tc.size, err)
 			}
@@ -85,11 +86,11 @@ func TestFallbackTag(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	desc := descriptor("content")
-	if err := Verify([]byte("content"), desc); err != nil {
+	if err := artifact.Verify([]byte("content"), desc); err != nil {
 		t.Error(err)
 	}
 	for _, wrong := range []string{"", "content and more", "CONTENT"} {
-		if err := Verify([]byte(wrong), desc); !errdefs.IsFailedPrecondition(err) {
+		if err := artifact.Verify([]byte(wrong), desc); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("%q: %v, want errdefs.ErrFailedPrecondition", wrong, err)
 		}
 	}
@@ -106,10 +107,10 @@ func TestManifest(t *testing.T) {
 	}{
 		{"honest", []hostile.Answer{honest}, nil, 1},
 		{"503, then honest", []hostile.Answer{hostile.Status(503), honest}, nil, 2},
-		{"row 28: wrong bytes of the right length", []hostile.Answer{hostile.Content("", []byte(strings.ToUpper(text)))}, errdefs.IsFailedPrecondition, 1},
+		{"wrong bytes of the right length", []hostile.Answer{hostile.Content("", []byte(strings.ToUpper(text)))}, errdefs.IsFailedPrecondition, 1},
 		{"too short", []hostile.Answer{hostile.Content("", []byte(text[1:]))}, errdefs.IsFailedPrecondition, 1},
 		{"too long", []hostile.Answer{hostile.Content("", []byte(text+"\n"))}, errdefs.IsFailedPrecondition, 1},
-		{"row 13: endless body", []hostile.Answer{{Body: make([]byte, 64<<10), Endless: true}}, errdefs.IsResourceExhausted, 1},
+		{"endless body", []hostile.Answer{{Body: make([]byte, 64<<10), Endless: true}}, errdefs.IsResourceExhausted, 1},
 		{"404", []hostile.Answer{hostile.Status(404)}, errdefs.IsNotFound, 1},
 		{"401", []hostile.Answer{hostile.Status(401)}, errdefs.IsUnauthorized, 1},
 		{"403", []hostile.Answer{hostile.Status(403)}, errdefs.IsPermissionDenied, 1},
@@ -135,7 +136,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-func TestRow28HonestAnswerAfterAWrongOne(t *testing.T) {
+func TestHonestManifestAfterAWrongOneIsTaken(t *testing.T) {
 	s, desc := hostile.New(t), descriptor("honest")
 	s.On("/v2/test/app/manifests/"+desc.Digest.String(),
 		hostile.Content("", []byte("lying!")), hostile.Content("", []byte("honest")))
@@ -152,11 +153,11 @@ func TestContentThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
 	s := hostile.New(t)
 	r := alone(t, s, quick)
 	for name, desc := range map[string]ocispec.Descriptor{
-		"row 24: a path for a digest": {Digest: "../../../_catalog", Size: 1},
-		"row 24: a query":             {Digest: "sha256:..?x", Size: 1},
-		"row 25: empty digest":        {Size: 1},
-		"row 27: size 0":              {Digest: digest.FromString("x")},
-		"row 27: size -1":             {Digest: digest.FromString("x"), Size: -1},
+		"a path for a digest": {Digest: "../../../_catalog", Size: 1},
+		"a query":             {Digest: "sha256:..?x", Size: 1},
+		"empty digest":        {Size: 1},
+		"size 0":              {Digest: digest.FromString("x")},
+		"size -1":             {Digest: digest.FromString("x"), Size: -1},
 	} {
 		if _, err := r.Manifest(t.Context(), desc); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: manifest: %v, want errdefs.ErrInvalidArgument", name, err)
@@ -170,18 +171,18 @@ func TestContentThatMustNotBeFetchedIsNotAskedFor(t *testing.T) {
 	}
 	huge := ocispec.Descriptor{Digest: digest.FromString("x"), Size: 1 << 62}
 	if _, err := r.Manifest(t.Context(), huge); !errdefs.IsResourceExhausted(err) {
-		t.Errorf("row 27: manifest of size 2^62: %v, want errdefs.ErrResourceExhausted", err)
+		t.Errorf("manifest of size 2^62: %v, want errdefs.ErrResourceExhausted", err)
 	}
 	if got := s.Paths(); len(got) > 0 {
 		t.Errorf("asked for %q", got)
 	}
 }
 
-func TestRow32URLsOfADescriptorAreNeverDialled(t *testing.T) {
+func TestURLsOfADescriptorAreNeverDialled(t *testing.T) {
 	s, other := hostile.New(t), hostile.New(t)
 	desc := descriptor("content")
 	desc.URLs = []string{other.URL() + "/content"}
-	desc.Data = []byte("content") // row 30: inline data is ignored
+	desc.Data = []byte("content") // inline data is ignored
 	if _, err := alone(t, s, quick).Manifest(t.Context(), desc); !errdefs.IsNotFound(err) {
 		t.Errorf("%v, want errdefs.ErrNotFound", err)
 	}

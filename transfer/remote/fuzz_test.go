@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 func FuzzRetryAfter(f *testing.F) {
@@ -91,7 +92,7 @@ func FuzzDigest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string, size int64) {
 		const limit = 1 << 20
 		d := digest.Digest(value)
-		err := Check(ocispec.Descriptor{Digest: d, Size: size}, limit)
+		err := artifact.Check(ocispec.Descriptor{Digest: d, Size: size}, limit)
 		if err == nil && (size < 1 || size > limit) {
 			t.Errorf("size %d passed", size)
 		}

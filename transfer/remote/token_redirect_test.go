@@ -61,7 +61,7 @@ func asImage(t *testing.T, r *Repository, host docker.RegistryHost) string {
 
 // A token service must not lead to where a challenge may not: what answers there goes to the
 // registry, as a token. The image's own pull goes where containerd goes, before and after.
-func TestRow33RedirectsOfATokenService(t *testing.T) {
+func TestRedirectsOfATokenServiceAreGuarded(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		plain   bool     // the registry and its token service are not encrypted

@@ -133,7 +133,7 @@ func TestTokensOfOneHostDelayNoOther(t *testing.T) {
 
 // A token service that redirects to a cloud's metadata is not followed for referrers,
 // whoever shares the client.
-func TestRow33HostsGuardTheirTokens(t *testing.T) {
+func TestHostsGuardTheirTokens(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" {
 			http.Redirect(w, r, "http://169.254.169.254/latest/", http.StatusFound)

@@ -11,8 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // wholeTransport saves a pull a round trip. containerd's resolver asks what a
@@ -91,9 +90,9 @@ func (t *wholeTransport) resolve(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	dgst := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
-	data, err := io.ReadAll(io.LimitReader(resp.Body, remote.MaxManifestSize+1))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, artifact.MaxManifestSize+1))
 	resp.Body.Close()
-	if err != nil || len(data) > remote.MaxManifestSize || resp.Header.Get("Content-Encoding") != "" ||
+	if err != nil || len(data) > artifact.MaxManifestSize || resp.Header.Get("Content-Encoding") != "" ||
 		dgst.Validate() != nil || dgst.Algorithm().FromBytes(data) != dgst {
 		return t.RoundTripper.RoundTrip(req)
 	}

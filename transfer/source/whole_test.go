@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 const resolvePull = docker.HostCapabilityPull | docker.HostCapabilityResolve
@@ -50,7 +50,7 @@ func TestWhole(t *testing.T) {
 	right := digest.FromString(text)
 	manifest := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text))
 	stated := manifest.With("Docker-Content-Digest", right.String())
-	long := strings.Repeat(" ", remote.MaxManifestSize) + "{}"
+	long := strings.Repeat(" ", artifact.MaxManifestSize) + "{}"
 	tag, byDigest := base+"v1", base+right.String()
 	for _, tc := range []struct {
 		name     string

@@ -14,7 +14,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
@@ -84,7 +83,7 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if image.Status != discovery.Present || image.Checked.Unix() != 1e9 || len(image.Subjects) != 2 || image.Subjects[1].Name() != "linux/amd64" {
+	if image.Status != labels.Present || image.Checked.Unix() != 1e9 || len(image.Subjects) != 2 || image.Subjects[1].Name() != "linux/amd64" {
 		t.Errorf("image %+v", image)
 	}
 	if len(image.Referrers) != 2 {
@@ -107,7 +106,7 @@ func TestReadOfAnImageThatWasNeverAskedAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: root})
-	if err != nil || image.Status != discovery.Unknown || !image.Checked.IsZero() {
+	if err != nil || image.Status != labels.Unknown || !image.Checked.IsZero() {
 		t.Errorf("%+v, %v", image, err)
 	}
 }
@@ -122,25 +121,25 @@ func TestStatusOfTheWholeImage(t *testing.T) {
 	for _, tc := range []struct {
 		name                string
 		index, amd64, arm64 answer
-		want                discovery.Status
+		want                labels.Status
 		checked             int64 // 0 = never
 	}{
-		{"a platform is unknown", answer{"absent", 20}, answer{"unknown", 30}, answer{}, discovery.Unknown, 20},
-		{"the index is unknown", answer{"unknown", 20}, answer{"absent", 10}, answer{}, discovery.Unknown, 10},
-		{"a platform is truncated", answer{"present", 20}, answer{"absent", 20}, answer{"truncated", 40}, discovery.Truncated, 20},
-		{"only a platform has any", answer{"absent", 20}, answer{"present", 20}, answer{}, discovery.Present, 20},
-		{"all are absent", answer{"absent", 20}, answer{"absent", 15}, answer{"absent", 30}, discovery.Absent, 15},
-		{"other platforms do not count", answer{"absent", 20}, answer{}, answer{}, discovery.Absent, 20},
-		{"a status of another version", answer{"absent", 20}, answer{"stale", 30}, answer{}, discovery.Unknown, 20},
-		{"the platform of another image", answer{}, answer{"absent", 10}, answer{}, discovery.Unknown, 0},
-		{"none was asked about", answer{}, answer{}, answer{}, discovery.Unknown, 0},
+		{"a platform is unknown", answer{"absent", 20}, answer{"unknown", 30}, answer{}, labels.Unknown, 20},
+		{"the index is unknown", answer{"unknown", 20}, answer{"absent", 10}, answer{}, labels.Unknown, 10},
+		{"a platform is truncated", answer{"present", 20}, answer{"absent", 20}, answer{"truncated", 40}, labels.Truncated, 20},
+		{"only a platform has any", answer{"absent", 20}, answer{"present", 20}, answer{}, labels.Present, 20},
+		{"all are absent", answer{"absent", 20}, answer{"absent", 15}, answer{"absent", 30}, labels.Absent, 15},
+		{"other platforms do not count", answer{"absent", 20}, answer{}, answer{}, labels.Absent, 20},
+		{"a status of another version", answer{"absent", 20}, answer{"stale", 30}, answer{}, labels.Unknown, 20},
+		{"the platform of another image", answer{}, answer{"absent", 10}, answer{}, labels.Unknown, 0},
+		{"none was asked about", answer{}, answer{}, answer{}, labels.Unknown, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newShelf(t)
 			mark := func(desc ocispec.Descriptor, a answer) {
 				info := content.Info{Digest: desc.Digest}
 				if a.status != "" {
-					info.Labels = labels.Checkmark(a.status, time.Unix(a.at, 0))
+					info.Labels = labels.Checkmark(labels.Status(a.status), time.Unix(a.at, 0))
 				}
 				if _, err := s.store.Update(s.ctx, info); err != nil {
 					t.Fatal(err)

@@ -8,9 +8,12 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 func TestExitCode(t *testing.T) {
@@ -47,23 +50,23 @@ func TestExitCodesAreDescribed(t *testing.T) {
 }
 
 func TestFetchedExitCode(t *testing.T) {
-	subject := func(s discovery.Status, taken, left int) explain.Subject {
-		return explain.Subject{Status: s, Taken: make([]explain.Referrer, taken), Left: make([]explain.Referrer, left)}
+	subject := func(s labels.Status, taken, left int) outcome.Subject {
+		return outcome.Subject{Status: s, Taken: make([]outcome.Referrer, taken), Skipped: make([]outcome.Referrer, left)}
 	}
 	for name, tc := range map[string]struct {
 		e    explain.Explanation
 		want int
 	}{
-		"taken":              {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 1, 1)}}, 0},
+		"taken":              {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Present, 1, 1)}}, 0},
 		"not asked":          {explain.Explanation{}, exitUnknown},
-		"absent":             {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Absent, 0, 0)}}, exitNone},
-		"left":               {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 0, 1)}}, exitNone},
-		"unknown":            {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Present, 1, 0), subject(discovery.Unknown, 0, 0)}}, exitUnknown},
-		"truncated":          {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Truncated, 1, 0)}}, exitUnknown},
-		"not all asked":      {explain.Explanation{Unasked: 1, Subjects: []explain.Subject{subject(discovery.Present, 1, 0)}}, exitUnknown},
-		"refused, unknown":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Unknown, 0, 0)}}, exitRefused},
-		"refused, nothing":   {explain.Explanation{Refused: "x", Subjects: []explain.Subject{subject(discovery.Absent, 0, 0)}}, exitRefused},
-		"a referrer's alone": {explain.Explanation{Subjects: []explain.Subject{subject(discovery.Absent, 0, 0), subject(discovery.Absent, 1, 0)}}, 0},
+		"absent":             {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Absent, 0, 0)}}, exitNone},
+		"left":               {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Present, 0, 1)}}, exitNone},
+		"unknown":            {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Present, 1, 0), subject(labels.Unknown, 0, 0)}}, exitUnknown},
+		"truncated":          {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Truncated, 1, 0)}}, exitUnknown},
+		"not all asked":      {explain.Explanation{Unasked: 1, Subjects: []outcome.Subject{subject(labels.Present, 1, 0)}}, exitUnknown},
+		"refused, unknown":   {explain.Explanation{Refused: "x", Subjects: []outcome.Subject{subject(labels.Unknown, 0, 0)}}, exitRefused},
+		"refused, nothing":   {explain.Explanation{Refused: "x", Subjects: []outcome.Subject{subject(labels.Absent, 0, 0)}}, exitRefused},
+		"a referrer's alone": {explain.Explanation{Subjects: []outcome.Subject{subject(labels.Absent, 0, 0), subject(labels.Absent, 1, 0)}}, 0},
 	} {
 		if got := ExitCode(fetched(&tc.e)); got != tc.want {
 			t.Errorf("%s: exits with %d, want %d", name, got, tc.want)
@@ -74,9 +77,9 @@ func TestFetchedExitCode(t *testing.T) {
 // That nothing is stored says something of the registry only where that was learnt in
 // full.
 func TestNoneStored(t *testing.T) {
-	for status, want := range map[discovery.Status]int{
-		discovery.Absent: exitNone, discovery.Present: exitNone,
-		discovery.Unknown: exitUnknown, discovery.Truncated: exitUnknown,
+	for status, want := range map[labels.Status]int{
+		labels.Absent: exitNone, labels.Present: exitNone,
+		labels.Unknown: exitUnknown, labels.Truncated: exitUnknown,
 	} {
 		if got := ExitCode(noneStored(&stored.Image{Digest: root, Status: status}, []string{"sboms"})); got != want {
 			t.Errorf("%s: exits with %d, want %d", status, got, want)

@@ -12,10 +12,11 @@ import (
 	"github.com/urfave/cli/v3"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 var explainCommand = &cli.Command{
@@ -96,7 +97,7 @@ func pullVerdict(e *explain.Explanation) string {
 		return "a pull would fail: " + e.Refused
 	}
 	var less []string
-	for _, status := range []discovery.Status{discovery.Unknown, discovery.Truncated} {
+	for _, status := range []labels.Status{labels.Unknown, labels.Truncated} {
 		n := 0
 		for _, s := range e.Subjects {
 			if s.Status == status {

@@ -7,6 +7,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 var formatFlag = &cli.StringFlag{
@@ -45,7 +47,7 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 		for _, r := range s.Taken {
 			out.line("  take  ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
 		}
-		for _, r := range s.Left {
+		for _, r := range s.Skipped {
 			switch {
 			case r.Digest != "":
 				out.line("  leave ", fmt.Sprintf("%s %s: %s", r.Digest, r.ArtifactType, r.Reason))
@@ -87,7 +89,7 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n) + units[i]
 }
 
-func subjectName(e *explain.Explanation, s explain.Subject) string {
+func subjectName(e *explain.Explanation, s outcome.Subject) string {
 	switch {
 	case s.Digest == e.Digest:
 		return "root"
@@ -100,7 +102,7 @@ func subjectName(e *explain.Explanation, s explain.Subject) string {
 	}
 }
 
-func answerText(a explain.Answer) string {
+func answerText(a outcome.Answer) string {
 	text := a.Host
 	if a.Mirror {
 		text += " (mirror)"

@@ -6,8 +6,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 func TestPrintExplanation(t *testing.T) {
@@ -15,19 +18,19 @@ func TestPrintExplanation(t *testing.T) {
 		Image: "example.com/app:v1", Digest: root, Rule: "rule 1", Selection: "rule 1: takes [all]",
 		Limits:     explain.Limits{Timeout: "30s", MaxReferrers: 100, MaxBlobSize: 32 << 20, MaxTotalSize: 1<<30 + 1, MaxConcurrentDownloads: 3},
 		CosignTags: "auto",
-		Subjects: []explain.Subject{
+		Subjects: []outcome.Subject{
 			{
-				Digest: root, Image: true, Status: discovery.Present,
-				Answers: []explain.Answer{
+				Digest: root, Image: true, Status: labels.Present,
+				Answers: []outcome.Answer{
 					{Host: "mirror.example.com", Mirror: true, Request: "referrers", Code: 404},
-					{Host: "example.com", Request: "referrers", Code: 200, Status: discovery.Present, Detail: "said \x1b[31m"},
+					{Host: "example.com", Request: "referrers", Code: 200, Status: labels.Present, Detail: "said \x1b[31m"},
 				},
-				Taken: []explain.Referrer{{Digest: digest.FromString("a"), ArtifactType: "x/\ay", Reason: "rule 1"}},
-				Left:  []explain.Referrer{{Reason: "a listing\nfailed", Status: discovery.Unknown}, {Reason: "7 more were not taken"}},
+				Taken:   []outcome.Referrer{{Digest: digest.FromString("a"), ArtifactType: "x/\ay", Reason: "rule 1"}},
+				Skipped: []outcome.Referrer{{Reason: "a listing\nfailed", Status: labels.Unknown}, {Reason: "7 more were not taken"}},
 			},
-			{Digest: node, Platform: "linux/amd64", Image: true, Status: discovery.Absent},
-			{Digest: digest.FromString("b"), Image: true, Status: discovery.Absent},
-			{Digest: digest.FromString("a"), Status: discovery.Absent},
+			{Digest: node, Platform: "linux/amd64", Image: true, Status: labels.Absent},
+			{Digest: digest.FromString("b"), Image: true, Status: labels.Absent},
+			{Digest: digest.FromString("a"), Status: labels.Absent},
 		},
 	}
 	var out strings.Builder
@@ -70,7 +73,7 @@ a pull would succeed
 func TestPullVerdict(t *testing.T) {
 	e := &explain.Explanation{
 		Limits: explain.Limits{Timeout: "1ms"}, TimedOut: true, Unasked: 7,
-		Subjects: []explain.Subject{{Status: discovery.Unknown}, {Status: discovery.Present}, {Status: discovery.Truncated}, {Status: discovery.Unknown}},
+		Subjects: []outcome.Subject{{Status: labels.Unknown}, {Status: labels.Present}, {Status: labels.Truncated}, {Status: labels.Unknown}},
 	}
 	var out strings.Builder
 	if err := printExplanation(&out, e, pullVerdict(e)); err != nil {

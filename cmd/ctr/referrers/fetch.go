@@ -11,8 +11,9 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/urfave/cli/v3"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 var fetchCommand = &cli.Command{
@@ -144,7 +145,7 @@ func fetchVerdict(e *explain.Explanation) string {
 func count(e *explain.Explanation) (taken, left int) {
 	for _, s := range e.Subjects {
 		taken += len(s.Taken)
-		left += len(s.Left)
+		left += len(s.Skipped)
 	}
 	return taken, left
 }
@@ -153,7 +154,7 @@ func count(e *explain.Explanation) (taken, left int) {
 func fetched(e *explain.Explanation) error {
 	var unknown []string
 	for _, s := range e.Subjects {
-		if s.Status != discovery.Present && s.Status != discovery.Absent {
+		if s.Status != labels.Present && s.Status != labels.Absent {
 			unknown = append(unknown, fmt.Sprintf("%s %s: %s", subjectName(e, s), s.Digest, s.Status))
 		}
 	}

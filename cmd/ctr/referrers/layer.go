@@ -2,20 +2,17 @@ package referrers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -24,21 +21,19 @@ func layerOf(ctx context.Context, cmd *cli.Command, store content.Provider, r st
 	var none ocispec.Descriptor
 	data, err := stored.ReadManifest(ctx, store, r.Descriptor())
 	if err == nil {
-		err = remote.Verify(data, r.Descriptor())
+		err = artifact.Verify(data, r.Descriptor())
+	}
+	if err == nil && artifact.IsIndex(r.MediaType) {
+		return none, exitf(exitNone, "referrer %s is an index and has no layers; --manifest prints it", r.Digest)
+	}
+	var manifest *artifact.Manifest
+	if err == nil {
+		manifest, err = artifact.Parse(data, r.MediaType)
 	}
 	if err != nil {
 		return none, fmt.Errorf("manifest of referrer %s: %w", r.Digest, err)
 	}
-	if images.IsIndexType(r.MediaType) {
-		return none, exitf(exitNone, "referrer %s is an index and has no layers; --manifest prints it", r.Digest)
-	}
-	var manifest struct {
-		Layers artifact.Descriptors `json:"layers"`
-	}
-	if err := json.Unmarshal(data, &manifest); err != nil {
-		return none, fmt.Errorf("manifest of referrer %s: %w", r.Digest, err)
-	}
-	layers := manifest.Layers.List
+	layers := manifest.Layers()
 	var chosen []int
 	for i, l := range layers {
 		if (!cmd.IsSet("layer") || i == cmd.Int("layer")) &&

@@ -11,9 +11,11 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/urfave/cli/v3"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 var lsCommand = &cli.Command{
@@ -162,10 +164,10 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 }
 
 func unreadable(image images.Image) *stored.Image {
-	return &stored.Image{Name: image.Name, Digest: image.Target.Digest, Status: discovery.Unknown, Referrers: []stored.Referrer{}, Subjects: []stored.Subject{}}
+	return &stored.Image{Name: image.Name, Digest: image.Target.Digest, Status: labels.Unknown, Referrers: []stored.Referrer{}, Subjects: []stored.Subject{}}
 }
 
-func printDigests(w io.Writer, image *stored.Image, wanted func(policy.Referrer) bool) error {
+func printDigests(w io.Writer, image *stored.Image, wanted func(artifact.Referrer) bool) error {
 	out := &lines{w: w}
 	for _, r := range flat(image.Referrers) {
 		if wanted(policyOf(r)) {
@@ -188,7 +190,7 @@ func printImage(w io.Writer, image *stored.Image, format string) error {
 
 // matching keeps the wanted referrers, and those that lead to them, down to the depth;
 // 0 is all the way.
-func matching(referrers []stored.Referrer, wanted func(policy.Referrer) bool, depth int) []stored.Referrer {
+func matching(referrers []stored.Referrer, wanted func(artifact.Referrer) bool, depth int) []stored.Referrer {
 	out := []stored.Referrer{}
 	for _, r := range referrers {
 		if depth == 1 {
@@ -219,6 +221,6 @@ func flat(referrers []stored.Referrer) []stored.Referrer {
 	return out
 }
 
-func policyOf(r stored.Referrer) policy.Referrer {
-	return policy.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}
+func policyOf(r stored.Referrer) artifact.Referrer {
+	return artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}
 }

@@ -3,8 +3,9 @@ package referrers
 import (
 	"strings"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 // noneStored is the error where no stored referrer is one of what was asked for. That
@@ -14,7 +15,7 @@ func noneStored(image *stored.Image, what []string) error {
 	if len(what) > 0 {
 		asked = "no referrer that is " + strings.Join(what, " or ")
 	}
-	if image.Status != discovery.Present && image.Status != discovery.Absent {
+	if image.Status != labels.Present && image.Status != labels.Absent {
 		return exitf(exitUnknown, "%s is stored with image %s, and what its registry has is not known in full; `ctr referrers fetch %s` asks it", asked, image.Name, image.Name)
 	}
 	return exitf(exitNone, "%s is stored with image %s; `ctr referrers explain %s` tells what its registry has and what the rule leaves there", asked, image.Name, image.Name)

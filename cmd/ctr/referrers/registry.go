@@ -12,6 +12,8 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // lost are flags of ctr's own pull that its message to the daemon has no place for.
@@ -69,9 +71,9 @@ func platformsOf(cmd *cli.Command) ([]ocispec.Platform, error) {
 
 // selector returns what tells referrers of the artifact types from others; all are
 // meant where none is named.
-func selector(types []string) (func(policy.Referrer) bool, error) {
+func selector(types []string) (func(artifact.Referrer) bool, error) {
 	if len(types) == 0 {
-		return func(policy.Referrer) bool { return true }, nil
+		return func(artifact.Referrer) bool { return true }, nil
 	}
 	p, err := policy.New(nil)
 	if err != nil {
@@ -81,5 +83,5 @@ func selector(types []string) (func(policy.Referrer) bool, error) {
 	if err != nil {
 		return nil, usagef("--artifact-type: %w", err)
 	}
-	return func(r policy.Referrer) bool { return s.DecideManifest(r).Verdict == policy.Take }, nil
+	return func(r artifact.Referrer) bool { return s.DecideManifest(r).Verdict == policy.Take }, nil
 }

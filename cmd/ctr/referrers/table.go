@@ -9,8 +9,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // printImages prints one line an image, with how many of each kind refer to the
@@ -20,10 +21,10 @@ func printImages(w io.Writer, list []*stored.Image, now time.Time) error {
 	for _, image := range list {
 		count := map[string]int{}
 		for _, r := range image.Referrers {
-			count[policy.SetOf(policyOf(r))]++
+			count[artifact.SetOf(policyOf(r))]++
 		}
 		t.row(image.Name, image.Digest, image.Status, checked(image.Checked, now),
-			count[policy.SetSignatures], count[policy.SetAttestations], count[policy.SetSBOMs], count[""])
+			count[artifact.SetSignatures], count[artifact.SetAttestations], count[artifact.SetSBOMs], count[""])
 	}
 	return t.flush()
 }

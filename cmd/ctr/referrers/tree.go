@@ -9,8 +9,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/progress"
 	units "github.com/docker/go-units"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // printTree draws the image's subjects, and beneath each what refers to it.
@@ -87,7 +88,7 @@ func typeOf(r stored.Referrer) string {
 // kind says which set the referrer belongs to, in the singular; a bundle's type does
 // not tell.
 func kind(r stored.Referrer) []string {
-	set := policy.SetOf(policyOf(r))
+	set := artifact.SetOf(policyOf(r))
 	if set == "" {
 		return nil
 	}

@@ -8,8 +8,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 var (
@@ -22,10 +23,10 @@ var (
 func hostile() *stored.Image {
 	sign := map[string]string{"dev.sigstore.bundle.predicateType": "https://sigstore.dev/cosign/sign/v1"}
 	return &stored.Image{
-		Name: "example.com/app:v1", Digest: root, Status: discovery.Present, Checked: now.Add(-3 * time.Minute),
+		Name: "example.com/app:v1", Digest: root, Status: labels.Present, Checked: now.Add(-3 * time.Minute),
 		Subjects: []stored.Subject{
-			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: root}, Status: discovery.Present, Checked: now.Add(-3 * time.Minute)},
-			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: node, Platform: &ocispec.Platform{OS: "linux", Architecture: "amd\x1b[2J"}}, Status: discovery.Unknown},
+			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: root}, Status: labels.Present, Checked: now.Add(-3 * time.Minute)},
+			{Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: node, Platform: &ocispec.Platform{OS: "linux", Architecture: "amd\x1b[2J"}}, Status: labels.Unknown},
 		},
 		Referrers: []stored.Referrer{
 			{Digest: digest.FromString("a"), Subject: root, ArtifactType: "application/vnd.dev.sigstore.bundle.v0.3+json", Annotations: sign, Size: 1000, ContentSize: 24},
@@ -86,7 +87,7 @@ func TestPrintTables(t *testing.T) {
 			"index present 3 minutes ago - - - -", "linux/amd?[2J unknown - - - - -",
 		}},
 		"images": {func(w *strings.Builder) error {
-			never := &stored.Image{Name: "example.com/never:v1", Digest: node, Status: discovery.Unknown}
+			never := &stored.Image{Name: "example.com/never:v1", Digest: node, Status: labels.Unknown}
 			return printImages(w, []*stored.Image{hostile(), never}, now)
 		}, []string{
 			"NAME DIGEST STATUS CHECKED SIGNATURES ATTESTATIONS SBOMS OTHER",

@@ -1,4 +1,4 @@
-package policy
+package artifact
 
 import "testing"
 
@@ -66,22 +66,22 @@ func TestSetOf(t *testing.T) {
 			if got := SetOf(r); got != tc.want {
 				t.Errorf("%q is in set %q, want %q", tc.mime, got, tc.want)
 			}
-			if all := readings(r); isBundle(normalize(tc.mime)) && tc.want == "" {
-				if len(all) != 2 || all[0].set != SetSignatures || all[1].set != SetAttestations {
+			if all := Readings(r); IsBundle(NormalizeType(tc.mime)) && tc.want == "" {
+				if len(all) != 2 || all[0].Set != SetSignatures || all[1].Set != SetAttestations {
 					t.Errorf("%q reads as %v, want a signature or an attestation", tc.mime, all)
 				}
-			} else if len(all) != 1 || all[0].set != tc.want {
+			} else if len(all) != 1 || all[0].Set != tc.want {
 				t.Errorf("%q reads as %v, want %q alone", tc.mime, all, tc.want)
 			}
 		})
 	}
 }
 
-// A member that is not written as normalize gives it would never be found.
+// A member that is not written as NormalizeType gives it would never be found.
 func TestSetMembersAreNormalized(t *testing.T) {
 	t.Parallel()
 	for mime := range sets {
-		if normalize(mime) != mime {
+		if NormalizeType(mime) != mime {
 			t.Errorf("%q is not normalized", mime)
 		}
 	}

@@ -128,15 +128,15 @@ func toBytes(entries []json.RawMessage) [][]byte {
 	return out
 }
 
-// listed are entries that must be in a fallback tag, in the order in which they were
+// entryList are entries that must be in a fallback tag, in the order in which they were
 // seen.
-type listed struct {
+type entryList struct {
 	order   []digest.Digest
 	entries map[digest.Digest]json.RawMessage
 }
 
 // add adds an entry of ours.
-func (l *listed) add(desc ocispec.Descriptor) error {
+func (l *entryList) add(desc ocispec.Descriptor) error {
 	data, err := json.Marshal(desc)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (l *listed) add(desc ocispec.Descriptor) error {
 	return nil
 }
 
-func (l *listed) see(dgst digest.Digest, entry json.RawMessage) {
+func (l *entryList) see(dgst digest.Digest, entry json.RawMessage) {
 	if l.entries == nil {
 		l.entries = map[digest.Digest]json.RawMessage{}
 	}
@@ -157,7 +157,7 @@ func (l *listed) see(dgst digest.Digest, entry json.RawMessage) {
 
 // join takes note of what the index holds, adds to it what it lacks, and says whether
 // that was anything.
-func (l *listed) join(i *index) (missing bool) {
+func (l *entryList) join(i *index) (missing bool) {
 	there := map[digest.Digest]bool{}
 	for _, e := range i.entries {
 		if dgst, err := entryDigest(e); err == nil {
@@ -173,15 +173,11 @@ func (l *listed) join(i *index) (missing bool) {
 	return missing
 }
 
+// entryDigest returns the digest of an entry, if readers that are strict find one.
 func entryDigest(entry json.RawMessage) (digest.Digest, error) {
-	var e struct {
-		Digest digest.Digest `json:"digest"`
+	desc, err := artifact.ParseDescriptor(entry)
+	if err == nil && desc.Digest == "" {
+		err = errors.New("no digest")
 	}
-	if err := json.Unmarshal(entry, &e); err != nil {
-		return "", err
-	}
-	if e.Digest == "" {
-		return "", errors.New("no digest")
-	}
-	return e.Digest, nil
+	return desc.Digest, err
 }

@@ -1,13 +1,4 @@
-package gather
-
-import (
-	"errors"
-
-	"github.com/containerd/errdefs"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
-)
+package outcome
 
 // Limit names a limit that kept something from being taken or asked for.
 type Limit string
@@ -36,6 +27,12 @@ var AllLimits = []Limit{
 	LimitPull, LimitSubjects, LimitManifest, LimitListing, LimitOther,
 }
 
+// MaxSubjects is how many manifests of the image one pull asks about, how many of their
+// referrers, and how many referrers it takes. Referrers of referrers multiply: a hundred
+// each make ten thousand at depth 2. Those of the image have a limit of their own, so that
+// no registry can use it up before all platforms have been asked about.
+const MaxSubjects = 1000
+
 // Refusals counts what each limit refused: referrers, listings that were cut, and
 // once the time that ran out.
 func (o *Outcome) Refusals() map[Limit]int {
@@ -48,54 +45,15 @@ func (o *Outcome) Refusals() map[Limit]int {
 	}
 	for _, s := range o.Subjects {
 		for _, a := range s.Answers {
-			if l := LimitOfAnswer(a); l != "" {
-				out[l]++
+			if a.Limit != "" {
+				out[a.Limit]++
 			}
 		}
-		for _, l := range s.Left {
-			if l.Limit != "" {
-				out[l.Limit]++
+		for _, r := range s.Skipped {
+			if r.Limit != "" {
+				out[r.Limit]++
 			}
 		}
 	}
 	return out
-}
-
-// LimitOfAnswer returns the limit that cut a host's answer, "" where none did.
-func LimitOfAnswer(a discovery.Answer) Limit {
-	switch {
-	case a.Status != discovery.Truncated:
-		return ""
-	case a.Via == discovery.ViaCosignTag: // which holds no listing but a manifest
-		return LimitManifest
-	}
-	return LimitListing
-}
-
-// limitError says which limit an error is of.
-type limitError struct {
-	error
-	limit Limit
-}
-
-func (e limitError) Unwrap() error { return e.error }
-
-// over marks an error with its limit, where it is of one.
-func over(limit Limit, err error) error {
-	if !errdefs.IsResourceExhausted(err) {
-		return err
-	}
-	return limitError{err, limit}
-}
-
-// limitOf returns the limit that an errdefs.ErrResourceExhausted is of.
-func limitOf(err error) Limit {
-	var l limitError
-	switch {
-	case errors.As(err, &l):
-		return l.limit
-	case errors.Is(err, remote.ErrTooLarge): // blobs are not read whole
-		return LimitManifest
-	}
-	return LimitOther
 }

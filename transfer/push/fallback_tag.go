@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
@@ -30,14 +31,14 @@ const (
 // updateTag adds entries to the subject's fallback tag. The pushes of one daemon take
 // turns.
 func (p *pusher) updateTag(ctx context.Context, subject digest.Digest, entries []ocispec.Descriptor) error {
-	t := &fallbackTag{repository: p.Repository, host: p.host, name: remote.FallbackTag(subject)}
-	unlock, err := turns.lock(ctx, t.url().String())
+	t := &fallbackTag{repository: p.config.Repository, host: p.host, name: remote.FallbackTag(subject)}
+	unlock, err := p.config.Locks.lock(ctx, t.url().String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if err := t.add(ctx, entries); err != nil {
-		return fmt.Errorf("the referrers of subject %s are in the registry, which does not list them; its fallback tag %s of %s: %w", subject, t.name, p.Repository.Name(), err)
+		return fmt.Errorf("the referrers of subject %s are in the registry, which does not list them; its fallback tag %s of %s: %w", subject, t.name, p.config.Repository.Name(), err)
 	}
 	return nil
 }
@@ -59,7 +60,7 @@ type fallbackTag struct {
 func (t *fallbackTag) url() *url.URL { return t.repository.URL(t.host, "manifests", t.name) }
 
 func (t *fallbackTag) add(ctx context.Context, entries []ocispec.Descriptor) error {
-	wanted := &listed{}
+	wanted := &entryList{}
 	for _, e := range entries {
 		if err := wanted.add(e); err != nil {
 			return err
@@ -115,7 +116,7 @@ func (t *fallbackTag) read(ctx context.Context) (*index, error) {
 	a, err := t.repository.Get(ctx, t.host, t.url(), remote.AcceptAny)
 	switch {
 	case errors.Is(err, remote.ErrTooLarge):
-		return nil, fmt.Errorf("its index is over the limit of %d bytes: %w", remote.MaxManifestSize, err)
+		return nil, fmt.Errorf("its index is over the limit of %d bytes: %w", artifact.MaxManifestSize, err)
 	case err != nil:
 		return nil, err
 	case a.Code == http.StatusNotFound:
@@ -138,8 +139,8 @@ func (t *fallbackTag) write(ctx context.Context, i *index) error {
 	if err != nil {
 		return err
 	}
-	if len(data) > remote.MaxManifestSize {
-		return fmt.Errorf("its index of %d entries would have %d bytes, the limit is %d; remove referrers from the registry: %w", len(i.entries), len(data), remote.MaxManifestSize, errdefs.ErrResourceExhausted)
+	if len(data) > artifact.MaxManifestSize {
+		return fmt.Errorf("its index of %d entries would have %d bytes, the limit is %d; remove referrers from the registry: %w", len(i.entries), len(data), artifact.MaxManifestSize, errdefs.ErrResourceExhausted)
 	}
 	_, err = t.repository.PutManifest(ctx, t.host, t.name, ocispec.MediaTypeImageIndex, data)
 	return err

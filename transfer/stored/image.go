@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 const (
@@ -20,28 +21,28 @@ const (
 	MaxImageManifests = 10_000
 )
 
-// Walk goes down an image from its root. The handler is called once with each
+// WalkImage goes down an image from its root. The handler is called once with each
 // descriptor, an index before what lies in it, and returns where to go on, as for
 // containerd's images.Walk; unlike that it ends at what no honest image needs. Its
 // errors name the index. They are errdefs.ErrResourceExhausted where that is too deep
 // or names too much.
-func Walk(ctx context.Context, root ocispec.Descriptor, handler images.HandlerFunc) error {
-	w := &walk{handler: handler, seen: map[digest.Digest]bool{}}
+func WalkImage(ctx context.Context, root ocispec.Descriptor, handler images.HandlerFunc) error {
+	w := &imageWalk{handler: handler, seen: map[digest.Digest]bool{}}
 	return w.down(ctx, root, 0)
 }
 
-type walk struct {
+type imageWalk struct {
 	handler images.HandlerFunc
 	seen    map[digest.Digest]bool
 	named   int
 }
 
-func (w *walk) down(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+func (w *imageWalk) down(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if w.seen[desc.Digest] {
 		return nil
 	}
 	w.seen[desc.Digest] = true
-	if depth > MaxImageNesting && images.IsIndexType(desc.MediaType) {
+	if depth > MaxImageNesting && artifact.IsIndex(desc.MediaType) {
 		return fmt.Errorf("index %s lies deeper in the image than the limit of %d: %w", desc.Digest, MaxImageNesting, errdefs.ErrResourceExhausted)
 	}
 	children, err := w.handler(ctx, desc)
@@ -63,9 +64,9 @@ func (w *walk) down(ctx context.Context, desc ocispec.Descriptor, depth int) err
 // each index before what lies in it.
 func subjectsOf(ctx context.Context, store Store, root ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	var out []ocispec.Descriptor
-	err := Walk(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	err := WalkImage(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		out = append(out, desc)
-		if !images.IsIndexType(desc.MediaType) {
+		if !artifact.IsIndex(desc.MediaType) {
 			return nil, nil
 		}
 		if _, err := store.Info(ctx, desc.Digest); errdefs.IsNotFound(err) && len(out) > 1 {

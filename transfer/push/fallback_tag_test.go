@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
@@ -115,7 +115,7 @@ func TestConcurrentWritersLoseNothing(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for n := 1; n <= writers; n++ {
-		tag := tagAt(t, "http", host) // a client of its own, past the turns of a daemon
+		tag := tagAt(t, "http", host) // a client of its own, past the locks of a daemon
 		wg.Go(func() {
 			if err := tag.add(t.Context(), []ocispec.Descriptor{entry(n)}); err != nil {
 				t.Error(err)
@@ -171,7 +171,7 @@ func TestWhatWasSeenIsWrittenAgain(t *testing.T) {
 
 // What is there is only written over where it is known in full.
 func TestOddAnswersOfTheTag(t *testing.T) {
-	large := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"annotations":{"x":%q}}`, strings.Repeat("x", remote.MaxManifestSize-100))
+	large := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"annotations":{"x":%q}}`, strings.Repeat("x", artifact.MaxManifestSize-100))
 	for _, tc := range []struct {
 		name   string
 		answer hostile.Answer
@@ -189,7 +189,7 @@ func TestOddAnswersOfTheTag(t *testing.T) {
 		{"HTML", hostile.Content("text/html", []byte(`<html>`)), errdefs.IsInvalidArgument, "not overwritten"},
 		{"cut", hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`)), nil, "not overwritten"},
 		{"manifests twice", hostile.Content(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[],"manifests":[{}]}`)), errdefs.IsInvalidArgument, "twice"},
-		{"too large", hostile.Content(ocispec.MediaTypeImageIndex, make([]byte, remote.MaxManifestSize+1)), errdefs.IsResourceExhausted, "over the limit"},
+		{"too large", hostile.Content(ocispec.MediaTypeImageIndex, make([]byte, artifact.MaxManifestSize+1)), errdefs.IsResourceExhausted, "over the limit"},
 		{"full", hostile.Content(ocispec.MediaTypeImageIndex, large), errdefs.IsResourceExhausted, "would have"},
 		{"too many", hostile.Content(ocispec.MediaTypeImageIndex, fmt.Appendf(nil, `{"manifests":[{}%s]}`, strings.Repeat(",{}", maxEntries))), errdefs.IsResourceExhausted, "more than 20000 entries"},
 	} {
@@ -219,7 +219,7 @@ func TestIndexKeepsWhatItDoesNotKnow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted := &listed{}
+	wanted := &entryList{}
 	if err := wanted.add(entry(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -249,27 +249,5 @@ func TestNewIndex(t *testing.T) {
 	}
 	if want := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`; string(data) != want {
 		t.Errorf("%s", data)
-	}
-}
-
-func TestTurns(t *testing.T) {
-	l := &locks{held: map[string]*turn{}}
-	unlock, err := l.lock(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := l.lock(t.Context(), "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.lock(ctx, "a"); err == nil {
-		t.Error("two have the turn")
-	}
-	unlock()
-	if len(l.held) != 0 {
-		t.Errorf("%d turns are remembered", len(l.held))
 	}
 }

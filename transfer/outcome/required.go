@@ -1,14 +1,14 @@
-package gather
+package outcome
 
 import (
 	"fmt"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
@@ -36,7 +36,7 @@ func (o *Outcome) missing(sel *policy.Selection) []string {
 	manifests := 0
 	for _, s := range o.Subjects {
 		bySubject[s.Digest] = s
-		if s.Image && !images.IsIndexType(s.MediaType) {
+		if s.Image && !artifact.IsIndex(s.MediaType) {
 			manifests++
 		}
 	}
@@ -45,7 +45,7 @@ func (o *Outcome) missing(sel *policy.Selection) []string {
 		root := i == 0
 		// An index counts only where no manifest below it does.
 		alone := root && manifests == 0
-		if !s.Image || images.IsIndexType(s.MediaType) && !alone {
+		if !s.Image || artifact.IsIndex(s.MediaType) && !alone {
 			continue
 		}
 		for _, m := range sel.Missing(withParents(s, bySubject)) {
@@ -56,7 +56,7 @@ func (o *Outcome) missing(sel *policy.Selection) []string {
 		}
 	}
 	if o.Unasked > 0 && len(o.Subjects) > 0 { // all of them lie below the root
-		for _, m := range sel.Missing(referrers(o.Subjects[0].Taken)) {
+		for _, m := range sel.Missing(Artifacts(o.Subjects[0].Taken)) {
 			missing = append(missing, fmt.Sprintf("%s of %s", m, o.unaskedText()))
 		}
 	}
@@ -64,15 +64,15 @@ func (o *Outcome) missing(sel *policy.Selection) []string {
 }
 
 // withParents returns what was taken for a subject and for the indexes above it.
-func withParents(s Subject, bySubject map[digest.Digest]Subject) []policy.Referrer {
-	var found []policy.Referrer
+func withParents(s Subject, bySubject map[digest.Digest]Subject) []artifact.Referrer {
+	var found []artifact.Referrer
 	seen := map[digest.Digest]bool{}
 	for above := []Subject{s}; len(above) > 0; above = above[1:] {
 		if seen[above[0].Digest] {
 			continue
 		}
 		seen[above[0].Digest] = true
-		found = append(found, referrers(above[0].Taken)...)
+		found = append(found, Artifacts(above[0].Taken)...)
 		for _, parent := range above[0].Parents {
 			if p, ok := bySubject[parent]; ok && p.Image {
 				above = append(above, p)
@@ -92,7 +92,7 @@ func (o *Outcome) whyMissing(sel *policy.Selection) []string {
 		}
 		var uncounted []string
 		for _, t := range s.Taken {
-			if why := sel.Uncounted(t.Referrer()); why != "" {
+			if why := sel.Uncounted(t.Artifact()); why != "" {
 				uncounted = append(uncounted, fmt.Sprintf("; %s does not count: %s", t.Digest, why))
 			}
 		}
@@ -104,7 +104,7 @@ func (o *Outcome) whyMissing(sel *policy.Selection) []string {
 func (o *Outcome) unknown() []string {
 	var out []string
 	for _, s := range o.Subjects {
-		if s.Status == discovery.Unknown {
+		if s.Status == labels.Unknown {
 			out = append(out, fmt.Sprintf("%s: %s", s.Digest, s.Why))
 		}
 	}
@@ -115,7 +115,7 @@ func (o *Outcome) unknown() []string {
 }
 
 func (o *Outcome) unaskedText() string {
-	return fmt.Sprintf("%d manifests that were not asked about, over the limit of %d subjects a pull", o.Unasked, maxSubjects)
+	return fmt.Sprintf("%d manifests that were not asked about, over the limit of %d subjects a pull", o.Unasked, MaxSubjects)
 }
 
 // atMost keeps a message from growing with a hostile image's manifests.

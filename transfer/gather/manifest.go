@@ -1,0 +1,107 @@
+package gather
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+)
+
+// readManifest reads a manifest or index into memory, from where it was met, from the
+// store or else from the registry, and sets its true size. The size in a listing is a
+// hint: registries are known to list that of all that an artifact holds, and the digest
+// vouches for a manifest of any size.
+func (g *Gather) readManifest(c *candidate) ([]byte, *artifact.Manifest, error) {
+	if err := artifact.Check(c.Descriptor, artifact.MaxManifestSize); err != nil {
+		return nil, nil, over(outcome.LimitManifest, err)
+	}
+	data := c.manifest
+	if data == nil {
+		var err error
+		if data, err = g.loadManifest(c.Descriptor); err != nil {
+			return nil, nil, err
+		}
+	}
+	if size := int64(len(data)); c.via != outcome.Listed && size != c.Size {
+		return nil, nil, fmt.Errorf("manifest %s has %d bytes, %d are said of it: %w", c.Digest, size, c.Size, errdefs.ErrFailedPrecondition)
+	}
+	c.Size = int64(len(data))
+	m, err := artifact.Parse(data, c.MediaType)
+	if err != nil {
+		g.quota.discard(data)
+		return nil, nil, over(outcome.LimitManifest, fmt.Errorf("manifest %s: %w", c.Digest, err))
+	}
+	return data, m, nil
+}
+
+// loadManifest returns a manifest of the given digest.
+func (g *Gather) loadManifest(desc ocispec.Descriptor) ([]byte, error) {
+	if info, err := g.config.Store.Info(g.ctx, desc.Digest); err == nil {
+		if info.Size > artifact.MaxManifestSize { // a layer that a listing calls a manifest
+			return nil, fmt.Errorf("%s is stored with %d bytes, and no manifest: %w", desc.Digest, info.Size, errdefs.ErrInvalidArgument)
+		}
+		desc.Size = info.Size
+		return g.readStored(desc)
+	}
+	if err := g.quota.request(); err != nil {
+		return nil, err
+	}
+	data, err := g.config.Registry.Manifest(g.ctx, desc)
+	if err != nil {
+		g.quota.fail(err)
+	}
+	return data, err
+}
+
+// readStored reads a manifest from the store. The disk is not trusted to have kept it.
+func (g *Gather) readStored(desc ocispec.Descriptor) ([]byte, error) {
+	data, err := stored.ReadManifest(g.ctx, g.config.Store, desc)
+	if err != nil {
+		return nil, err
+	}
+	if actual := desc.Digest.Algorithm().FromBytes(data); actual != desc.Digest {
+		return nil, fmt.Errorf("%s is damaged in the content store, its bytes have digest %s: remove it (ctr content rm) and pull again: %w", desc.Digest, actual, errdefs.ErrDataLoss)
+	}
+	return data, nil
+}
+
+// storeManifest writes a manifest with labels that keep its children before they are
+// there: the collector passes over what is not. It is called with a slot, since an ingest
+// is an open file.
+func (g *Gather) storeManifest(desc ocispec.Descriptor, data []byte, keep map[string]string) error {
+	if g.config.Dry {
+		return nil
+	}
+	desc = artifact.Plain(desc)
+	cw, err := g.openIngest(desc)
+	if errdefs.IsAlreadyExists(err) {
+		return g.relabel(desc, keep)
+	}
+	if err != nil {
+		return err
+	}
+	return g.write(cw, desc, keep, func(w *writer) error { return w.restart(data) })
+}
+
+// bringManifest reads and stores a manifest that an index within a referrer names.
+func (g *Gather) bringManifest(desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
+	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
+		return nil, err
+	}
+	defer g.downloads.Release(1)
+	c := candidate{Descriptor: desc, manifest: data}
+	data, m, err := g.readManifest(&c)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.quota.reserve(desc); err != nil {
+		g.quota.discard(data)
+		return nil, err
+	}
+	return m, g.storeManifest(desc, data, labels.Children(m.Children()...))
+}

@@ -1,0 +1,109 @@
+package stored
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+)
+
+// Complete reports whether a referrer is stored with all that it names. The error says
+// what is not there, or is wrong.
+func Complete(ctx context.Context, store Store, referrer ocispec.Descriptor) error {
+	m, err := Manifest(ctx, store, referrer)
+	if err != nil {
+		return err
+	}
+	return artifact.Walk(ctx, referrer, m, artifact.Visitor{
+		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
+			return Manifest(ctx, store, desc)
+		},
+		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error {
+			_, err := store.Info(ctx, desc.Digest)
+			return err
+		},
+	})
+}
+
+// AddSizes adds up the content of each referrer, which reads its manifests.
+func (i *Image) AddSizes(ctx context.Context, store Store) error {
+	return addSizes(ctx, store, i.Referrers)
+}
+
+func addSizes(ctx context.Context, store Store, referrers []Referrer) error {
+	for n := range referrers {
+		r := &referrers[n]
+		size, err := contentSize(ctx, store, r.Descriptor())
+		if err != nil {
+			return err
+		}
+		r.ContentSize = size
+		if err := addSizes(ctx, store, r.Referrers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contentSize adds up what a referrer names, as far as that can be read.
+func contentSize(ctx context.Context, store Store, referrer ocispec.Descriptor) (int64, error) {
+	m, err := Manifest(ctx, store, referrer)
+	if err != nil {
+		return 0, nil //nolint:nilerr // ls shows what is damaged without a type
+	}
+	var total int64
+	add := func(desc ocispec.Descriptor) {
+		if desc.Size > 0 && desc.Size < math.MaxInt64-total { // untrusted
+			total += desc.Size
+		}
+	}
+	err = artifact.Walk(ctx, referrer, m, artifact.Visitor{
+		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
+			add(desc)
+			below, _ := Manifest(ctx, store, desc) // nil goes no deeper
+			return below, nil
+		},
+		Blob: func(_ context.Context, _, desc ocispec.Descriptor, _ []byte) error { add(desc); return nil },
+	})
+	if ctx.Err() == nil {
+		err = nil // of what is too deep, or too much
+	}
+	return total, err
+}
+
+// Manifest reads and parses a manifest or index; its media type need not be known.
+func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
+	data, err := ReadManifest(ctx, store, desc)
+	if err != nil {
+		return nil, err
+	}
+	m, err := artifact.Parse(data, "")
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
+	}
+	return m, nil
+}
+
+// ReadManifest reads a manifest or index from the store. Content of another size
+// than the descriptor says is not read: an untrusted index may have called a layer that is
+// stored a manifest. The error is then errdefs.ErrInvalidArgument.
+func ReadManifest(ctx context.Context, store content.Provider, desc ocispec.Descriptor) ([]byte, error) {
+	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
+		return nil, err
+	}
+	ra, err := store.ReaderAt(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer ra.Close()
+	if ra.Size() != desc.Size {
+		return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, ra.Size(), desc.Size, errdefs.ErrInvalidArgument)
+	}
+	return io.ReadAll(content.NewReader(ra))
+}
