@@ -72,12 +72,9 @@ func defaults() map[string]any {
 func parseConfig(table map[string]any) (*Config, error) {
 	all := defaults()
 	maps.Copy(all, table)
-	table, err := canonical(all)
-	if err != nil {
-		return nil, err
-	}
 	var c Config
-	if err := decodeTable(table, &c); err != nil {
+	table, err := decode(all, &c)
+	if err != nil {
 		return nil, err
 	}
 	if err := checkWritten(table["rules"]); err != nil {

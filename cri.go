@@ -2,7 +2,10 @@ package referrers
 
 import (
 	"fmt"
+	"maps"
+	"net/http"
 	"runtime"
+	"slices"
 
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/log"
@@ -27,12 +30,15 @@ type criImages struct {
 		Mirrors map[string]any `toml:"mirrors"`
 		Configs map[string]any `toml:"configs"`
 		Auths   map[string]any `toml:"auths"`
+		// Headers are sent to all registries.
+		Headers map[string][]string `toml:"headers"`
 	} `toml:"registry"`
 }
 
 // warnOfCRI says which keys make CRI pull images by itself: no referrer comes
-// with those, and no rule is asked. It needs CRI's image service initialized, and
-// says nothing if there is none.
+// with those, and no rule is asked. It says which headers keep CRI's pulls from asking
+// for referrers. It needs CRI's image service initialized, and says nothing if there is
+// none.
 func warnOfCRI(ic *plugin.InitContext) {
 	p := ic.Plugins().Get(plugins.CRIServicePlugin, criImagesID)
 	if p == nil || p.Err() != nil {
@@ -50,6 +56,29 @@ func warnOfCRI(ic *plugin.InitContext) {
 	for _, reason := range config.reasons(runtime.GOOS) {
 		log.G(ic.Context).Warnf("CRI pulls images by itself, without referrers and past every rule, because of %s", reason)
 	}
+	for _, lost := range config.lostHeaders() {
+		log.G(ic.Context).Warn(lost)
+	}
+}
+
+// lostHeaders are those that containerd's message of a source does not carry as CRI hands
+// them over, each with its remedy; none where CRI pulls by itself.
+func (c *criImages) lostHeaders() []string {
+	if c.UseLocalImagePull {
+		return nil
+	}
+	table := fmt.Sprintf("[plugins.%q.registry.headers]", plugins.CRIServicePlugin.String()+"."+criImagesID)
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(c.Registry.Headers)) {
+		canonical := http.CanonicalHeaderKey(name)
+		if n := len(c.Registry.Headers[name]); n > 1 {
+			out = append(out, fmt.Sprintf("registries get only the first of the %d values of CRI's header %s: write one value, with commas, in %s", n, name, table))
+		}
+		if name != canonical {
+			out = append(out, fmt.Sprintf("CRI's images are pulled without referrers, and refused where a rule requires them, because of the header %s, whose name is not in canonical form: write %s in %s", name, canonical, table))
+		}
+	}
+	return out
 }
 
 // reasons are the keys that make CRI pull by itself, each with its remedy, as

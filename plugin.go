@@ -6,9 +6,10 @@
 //
 //	disabled_plugins = ["io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer"]
 //
-// Until then it changes nothing. It registers io.containerd.transfer.v1.referrers,
-// which wraps the disabled local transfer plugin, and
-// io.containerd.grpc.v1.transfer-referrers, which serves its gRPC API.
+// Until then it changes nothing. With only one of them disabled it fails to load, and says
+// what to add. It registers io.containerd.transfer.v1.referrers, which wraps the
+// disabled local transfer plugin, and io.containerd.grpc.v1.transfer-referrers, which
+// serves its gRPC API.
 //
 // The code, in the order in which a pull passes through it:
 //
@@ -29,6 +30,7 @@
 package referrers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -38,6 +40,7 @@ import (
 	"github.com/containerd/containerd/v2/core/streaming"
 	ctransfer "github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -127,22 +130,40 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return transfer.New(transfer.Config{
-		Local:  local,
-		Store:  m.(*metadata.DB).ContentStore(),
-		Images: metadata.NewImageStore(m.(*metadata.DB)),
-		Leases: l.(leases.Manager),
-		Policy: rules,
-		Limits: config.limits(),
-		Cosign: config.CosignTags,
-		// The stock service is initialized after this plugin, so that it is
-		// looked for when the first pull comes.
-		Complete: func() bool { return !enabled(ic, plugins.GRPCPlugin, stockServiceID) },
-		Export:   config.Export,
-		Metrics:  counted,
-		Push:     config.Push,
-	}), nil
+	return &guard{ic: ic, Transferrer: transfer.New(transfer.Config{
+		Local:   local,
+		Store:   m.(*metadata.DB).ContentStore(),
+		Images:  metadata.NewImageStore(m.(*metadata.DB)),
+		Leases:  l.(leases.Manager),
+		Policy:  rules,
+		Limits:  config.limits(),
+		Cosign:  config.CosignTags,
+		Export:  config.Export,
+		Metrics: counted,
+		Push:    config.Push,
+	})}, nil
 }
+
+// guard refuses every transfer where the stock service is enabled, which loses what the
+// client sent before a rule can apply. The service is initialized after the transfer plugins
+// that it serves, so initTransfer cannot know of it.
+type guard struct {
+	ctransfer.Transferrer
+	ic *plugin.InitContext
+}
+
+func (g *guard) Transfer(ctx context.Context, src, dst any, opts ...ctransfer.Opt) error {
+	if enabled(g.ic, plugins.GRPCPlugin, stockServiceID) {
+		return fmt.Errorf("%w: %w", errTransferAlone, errdefs.ErrFailedPrecondition)
+	}
+	return g.Transferrer.Transfer(ctx, src, dst, opts...)
+}
+
+// Only one of the two stock plugins is disabled.
+var (
+	errTransferAlone = fmt.Errorf("every transfer is refused, since of the two stock plugins only %q is disabled: add %q to disabled_plugins in containerd's config.toml", stockTransfer, stockService)
+	errServiceAlone  = fmt.Errorf("referrers are not active, since of the two stock plugins only %q is disabled: add %q to disabled_plugins in containerd's config.toml", stockService, stockTransfer)
+)
 
 // initLocal initializes the disabled local plugin from its own registration, so
 // that its settings, defaults and unpack configuration stay containerd's own.
@@ -152,7 +173,7 @@ func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Trans
 			continue
 		}
 		config := copyConfig(r.Config)
-		if err := decodeForeign(settings, config); err != nil {
+		if _, err := decode(settings, config); err != nil {
 			return nil, fmt.Errorf("configuration of %s, table local: %w", pluginName, err)
 		}
 		lic := *ic
@@ -175,29 +196,28 @@ func copyConfig(config any) any {
 }
 
 func initService(ic *plugin.InitContext) (any, error) {
-	active := ic.Plugins().Get(plugins.TransferPlugin, transferID)
-	var failed error
-	if active != nil {
-		_, failed = active.Instance()
-	}
-	inert := active == nil || plugin.IsSkipPlugin(failed)
-	if failed != nil && !inert {
-		return nil, fmt.Errorf("no transfer plugin to serve: %w", failed)
-	}
-	if !inert {
+	p := ic.Plugins().Get(plugins.TransferPlugin, transferID)
+	inert := p == nil || plugin.IsSkipPlugin(p.Err())
+	stock := enabled(ic, plugins.GRPCPlugin, stockServiceID)
+	if !inert && p.Err() == nil {
 		warnOfCRI(ic)
 	}
-	switch stock := enabled(ic, plugins.GRPCPlugin, stockServiceID); {
-	case stock && inert: // of which the transfer plugin has said what to write
+	switch {
+	case inert && stock: // of which the transfer plugin has said what to write
 		return nil, fmt.Errorf("the stock service is enabled: %w", plugin.ErrSkipPlugin)
+	case p == nil:
+		return nil, fmt.Errorf("no transfer plugin to serve: remove %q from disabled_plugins", pluginName)
+	case inert:
+		log.G(ic.Context).Error(errServiceAlone)
+		if hasRules(p) { // CRI would pull past them, through the stock transfer plugin
+			ic.RegisterReadiness() // containerd ends where a plugin fails that did
+		}
+		return nil, errServiceAlone
+	case p.Err() != nil:
+		return nil, fmt.Errorf("no transfer plugin to serve: %w", p.Err())
 	case stock:
-		log.G(ic.Context).Warnf("referrers are active, but the stock transfer service loses hosts directory and scheme of a pull, so that nothing can be known absent: add %q to disabled_plugins", stockService)
-		return nil, fmt.Errorf("the stock service is enabled: %w", plugin.ErrSkipPlugin)
-	case active == nil:
-		log.G(ic.Context).Warnf("referrers are not active: remove %q from disabled_plugins, and add %q", pluginName, stockTransfer)
-	case inert: // as above; this service serves the stock transfer plugin
-	default:
-		log.G(ic.Context).Info("referrers are active: pulls through the transfer service bring them")
+		log.G(ic.Context).Error(errTransferAlone)
+		return nil, errTransferAlone
 	}
 	t, err := ic.GetSingle(plugins.TransferPlugin)
 	if errors.Is(err, plugin.ErrPluginMultipleInstances) {
@@ -210,5 +230,12 @@ func initService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	log.G(ic.Context).Info("referrers are active: pulls through the transfer service bring them")
 	return service.New(t.(ctransfer.Transferrer), s.(streaming.StreamManager)), nil
+}
+
+// hasRules reports whether the operator wrote rules, or a table that cannot be read.
+func hasRules(p *plugin.Plugin) bool {
+	config, err := parseConfig(*p.Config.(*map[string]any))
+	return err != nil || len(config.Rules) > 0
 }

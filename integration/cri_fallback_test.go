@@ -90,3 +90,58 @@ func TestCRIFallbackPull(t *testing.T) {
 		})
 	}
 }
+
+// A registry header of CRI's that its message loses is named at start. Its pulls go on
+// without referrers, in requests that have the header, where no rule requires any.
+func TestCRIHeaders(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	image := reg.Host + "/app:v1"
+	const (
+		lower  = "[plugins.\"io.containerd.cri.v1.images\".registry.headers]\nx-node = [\"node-7\"]\n"
+		atAll  = `CRI's images are pulled without referrers, and refused where a rule requires them, because of the header x-node, whose name is not in canonical form: write X-Node in [plugins."io.containerd.cri.v1.images".registry.headers]`
+		loses  = "containerd's message of a source loses the registry header x-node, whose name is not in canonical form: write X-Node in containerd's config.toml"
+		refuse = `cannot be asked for, and rule 1, repository "**" requires signatures: ` + loses
+	)
+	signed := rule(`artifact_types = ["all"]`, `required = ["signatures"]`)
+	for _, tc := range []struct {
+		name, plugin string
+		lost         bool
+		refused      bool
+		referrers    int
+	}{
+		{"canonical", signed + strings.Replace(lower, "x-node", "X-Node", 1), false, false, 5},
+		{"lost", everything + lower, true, false, 0},
+		{"lost and required", signed + lower, true, true, 0},
+		{"lost and required elsewhere", strings.Replace(signed, `"**"`, `"registry.example.com/**"`, 1) + everything + lower, true, false, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := startDaemon(t, active(tc.plugin))
+			if lines := d.LogLines("not in canonical form"); tc.lost != (len(lines) == 1 && strings.Contains(unquoted(lines[0]), `level=warning msg="`+atAll)) {
+				t.Errorf("the log says at start %q", lines)
+			}
+			before := len(reg.Requests())
+			_, err := criImages(t, d).PullImage(testContext(t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image}})
+			if tc.refused {
+				wantError(t, err, image, refuse)
+				wantClean(t, d)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(criStored(t, d, image).Referrers); n != tc.referrers {
+				t.Errorf("%d referrers came with the pull, want %d", n, tc.referrers)
+			}
+			for _, r := range reg.Requests()[before:] {
+				if r.Header.Get("X-Node") != "node-7" {
+					t.Errorf("without the configured header: %s", r)
+				}
+			}
+			if lines := d.LogLines(`msg="referrers: the image is pulled without, since they cannot be asked for"`); tc.lost != (len(lines) == 1) || tc.lost && !strings.Contains(unquoted(lines[0]), loses) {
+				t.Errorf("the log says at the pull %q", lines)
+			}
+		})
+	}
+}

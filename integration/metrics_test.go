@@ -206,7 +206,6 @@ func TestMetrics(t *testing.T) {
 		{"refusals_total", []string{"limit=max_blob_size"}, 2},
 		{"refusals_total", nil, 2},
 		{"requests_total", []string{"code=none"}, 0},
-		{"listings_total", []string{"via=fetcher"}, 0},
 		{"listings_total", []string{"host=mirror", "via=endpoint", "status=present"}, 3}, // the index, its manifest, the SBOM
 	} {
 		if got := after.value("transfer_referrers_"+want.metric, want.labels...); got != want.value {

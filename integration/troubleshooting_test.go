@@ -92,7 +92,7 @@ func TestTroubleshooting(t *testing.T) {
 
 func (s *said) configurations() {
 	for _, disabled := range [][]string{nil, {daemon.StockService}, {daemon.StockTransfer}} {
-		s.pull(daemon.Config{Disabled: disabled, Plugin: everything}, nil)
+		s.pull(daemon.Config{Disabled: disabled}, nil)
 	}
 	for _, plugin := range []string{
 		"max_refs = 3\n", `timeout = "0s"`, `timeout = "30 seconds"`, `max_blob_size = "32 megs"`,
@@ -166,12 +166,14 @@ func (s *said) hosts() {
 	}
 	reg := startRegistry(s.t, registry.Olareg)
 	wholeFixture(s.f, s.t, reg)
-	d := startDaemon(s.t, active(everything+`
+	for _, plugin := range []string{everything, rule(`required = ["signatures"]`)} {
+		d := startDaemon(s.t, active(plugin+`
 [plugins."io.containerd.cri.v1.images".registry.headers]
-  x-node = ["node-7"]
+  x-node = ["node-7", "node-8"]
 `))
-	_, err := criImages(s.t, d).PullImage(testContext(s.t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"}})
-	s.add(fmt.Sprint(err, d.Log()))
+		_, err := criImages(s.t, d).PullImage(testContext(s.t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: reg.Host + "/app:v1"}})
+		s.add(fmt.Sprint(err, d.Log()))
+	}
 }
 
 // images explains what is no image for the platform, or none that anyone would make.
@@ -194,22 +196,18 @@ func (s *said) pushes() {
 		s.t.Fatal(err)
 	}
 	image := from.Host + "/app:v1"
-	for _, disabled := range [][]string{daemon.Active, {daemon.StockTransfer}} {
-		d := startDaemon(s.t, daemon.Config{Disabled: disabled, Plugin: pushTrue})
-		ctr(s.t, d, "images", "pull", "--all-platforms", image)
-		to := startRegistry(s.t, registry.Distribution)
-		to.Fail(denied(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
-		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
-		if len(disabled) == 1 {
-			continue
-		}
-		imageUnder(s.f, s.t, to, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag])
-		to.Fail(nil)
-		s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
-		s.tied(d, to)
-	}
-	d, whole := pulled(s.t, s.f, pushTrue)
+	d := startDaemon(s.t, active(pushTrue))
+	ctr(s.t, d, "images", "pull", "--all-platforms", image)
 	to := startRegistry(s.t, registry.Distribution)
+	to.Fail(denied(http.MethodGet, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag], http.StatusForbidden))
+	s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
+	imageUnder(s.f, s.t, to, s.f.Get(fixture.LegacySignature).Annotations[fixture.AnnotationTag])
+	to.Fail(nil)
+	s.add(fmt.Sprint(pushAs(s.t, d, image, to.Host+"/app:v1")))
+	s.tied(d, to)
+
+	d, whole := pulled(s.t, s.f, pushTrue)
+	to = startRegistry(s.t, registry.Distribution)
 	to.Fail(denied(http.MethodGet, remote.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
 	s.add(fmt.Sprint(pushAs(s.t, d, whole, to.Host+"/app:v1")))
 	if err := d.Client.ContentStore().Delete(testContext(s.t), s.f.Content(fixture.SBOM)[2]); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/streaming"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
@@ -124,7 +125,7 @@ func (w wire) Send(m typeurl.Any) error {
 }
 
 // explained asks a Transferrer that takes what the rules say.
-func (b *bench) explained(root ocispec.Descriptor, platform string, rules ...policy.Rule) (*explain.Explanation, error) {
+func (b *bench) explained(src *registry.OCIRegistry, platform string, rules ...policy.Rule) (*explain.Explanation, error) {
 	b.t.Helper()
 	p, err := policy.New(rules)
 	if err != nil {
@@ -140,7 +141,7 @@ func (b *bench) explained(root ocispec.Descriptor, platform string, rules ...pol
 	}
 	limits := gather.DefaultLimits
 	limits.Timeout = 10 * time.Second
-	if err := New(Config{Store: b.store, Policy: p, Limits: limits, Cosign: gather.CosignNever}).Transfer(b.ctx, image{b, root}, daemon); err != nil {
+	if err := New(Config{Store: b.store, Policy: p, Limits: limits, Cosign: gather.CosignNever}).Transfer(b.ctx, src, daemon); err != nil {
 		return nil, err
 	}
 	return client.Explanation(b.ctx)
@@ -155,13 +156,14 @@ func TestExplainWithoutAManifestForThePlatform(t *testing.T) {
 	root := b.index("root", on("linux/amd64", b.manifest("amd64")), attestation(on("unknown/unknown", b.manifest("attestation"))), nested)
 	everything := policy.Rule{Repositories: []string{"**"}, ArtifactTypes: []string{"all"}}
 	elsewhere := policy.Rule{Repositories: []string{"other.example.com/**"}, ArtifactTypes: []string{"all"}}
+	src := b.served(root)
 	for _, rule := range []policy.Rule{everything, elsewhere} {
-		_, err := b.explained(root, "linux/s390x", rule)
-		if want := "image registry.example.com/app:v1 has no manifest for linux/s390x: its index names linux/amd64, linux/arm64"; !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), want) {
+		_, err := b.explained(src, "linux/s390x", rule)
+		if want := "image " + src.Image() + " has no manifest for linux/s390x: its index names linux/amd64, linux/arm64"; !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("rule for %s: %v, want %s", rule.Repositories[0], err, want)
 		}
 		for _, platform := range []string{"linux/amd64", "linux/arm64"} {
-			e, err := b.explained(root, platform, rule)
+			e, err := b.explained(src, platform, rule)
 			if err != nil {
 				t.Errorf("%s: %v", platform, err)
 				continue
@@ -175,10 +177,10 @@ func TestExplainWithoutAManifestForThePlatform(t *testing.T) {
 		}
 	}
 	// An index may leave it to the configs for which platforms its manifests are.
-	if _, err := b.explained(b.index("silent", b.manifest("of no platform")), "linux/s390x", everything); err != nil {
+	if _, err := b.explained(b.served(b.index("silent", b.manifest("of no platform"))), "linux/s390x", everything); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.explained(b.index("hollow"), "linux/s390x", everything); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "names no platform") {
+	if _, err := b.explained(b.served(b.index("hollow")), "linux/s390x", everything); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "names no platform") {
 		t.Errorf("an index of nothing: %v", err)
 	}
 }

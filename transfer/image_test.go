@@ -8,8 +8,11 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
@@ -34,6 +37,7 @@ type bench struct {
 	dir    string // of the store
 	ctx    context.Context
 	store  content.Store
+	images images.Store
 	remote bool
 	blobs  map[digest.Digest][]byte
 	named  map[digest.Digest]string
@@ -45,7 +49,7 @@ func newBench(t *testing.T) *bench {
 	db := storetest.NewAt(t, dir)
 	ctx := storetest.Leased(namespaces.WithNamespace(t.Context(), "test"), t, db)
 	return &bench{
-		t: t, dir: dir, ctx: ctx, store: db.ContentStore(),
+		t: t, dir: dir, ctx: ctx, store: db.ContentStore(), images: metadata.NewImageStore(db),
 		blobs: map[digest.Digest][]byte{}, named: map[digest.Digest]string{},
 	}
 }
@@ -130,6 +134,35 @@ func (b *bench) asked(p *pull) map[string][]string {
 		got[b.named[s.Digest]] = parents
 	}
 	return got
+}
+
+// serve starts a registry that has all that was put on the bench, root as app:v1.
+func (b *bench) serve(root ocispec.Descriptor) *hostile.Server {
+	b.t.Helper()
+	server := hostile.New(b.t)
+	for dgst, data := range b.blobs {
+		var m struct{ MediaType string }
+		if err := json.Unmarshal(data, &m); err != nil {
+			b.t.Fatal(err)
+		}
+		answer := hostile.Content(m.MediaType, data).With("Docker-Content-Digest", dgst.String())
+		server.On("/v2/app/manifests/"+dgst.String(), answer)
+		server.On("/v2/app/blobs/"+dgst.String(), answer)
+		if dgst == root.Digest {
+			server.On("/v2/app/manifests/v1", answer)
+		}
+	}
+	return server
+}
+
+// served returns app:v1 of such a registry, as CRI hands it over.
+func (b *bench) served(root ocispec.Descriptor) *registry.OCIRegistry {
+	b.t.Helper()
+	src, err := registry.NewOCIRegistry(b.ctx, b.serve(root).Host()+"/app:v1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return src
 }
 
 // image is an image of the bench's as a transfer's source.

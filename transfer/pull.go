@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/transfer"
@@ -39,6 +40,9 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	defer release()
 
 	p, err := t.newPull(ctx, src, progress)
+	if errdefs.IsFailedPrecondition(err) {
+		p, err = &pull{t: t, src: src, progress: progress, unopened: err}, nil
+	}
 	if err != nil {
 		t.config.Metrics.Pull(metrics.Failed)
 		return err
@@ -51,22 +55,18 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
-	p := &pull{t: t, progress: progress}
-	var err error
-	if p.src, err = t.open(ctx, src); err != nil {
+	opened, err := open(ctx, src)
+	if err != nil {
 		return nil, err
 	}
-	if s, ok := p.src.(*source.Source); ok {
-		p.claim = s.Claim()
-	}
-	return p, nil
+	return &pull{t: t, src: opened, progress: progress, claim: opened.Claim()}, nil
 }
 
 // expect prepares for an image that is not there, which its source gets with a
 // request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
 	s, ok := p.src.(*source.Source)
-	if !ok || p.t.config.Images == nil {
+	if !ok || p.unopened != nil || p.t.config.Images == nil {
 		return
 	}
 	image, err := p.t.config.Images.Get(ctx, s.Image())
@@ -83,32 +83,27 @@ func (p *pull) expect(ctx context.Context) {
 	}
 }
 
-// open makes a source of the daemon's from one that is complete.
-func (t *Transferrer) open(ctx context.Context, src transfer.ImageFetcher) (transfer.ImageFetcher, error) {
-	switch s := src.(type) {
+// open makes a source of the daemon's of one end of a transfer. The error is
+// errdefs.ErrFailedPrecondition where its registry cannot be asked as the image's own
+// requests ask it.
+func open(ctx context.Context, end any) (*source.Source, error) {
+	switch s := end.(type) {
 	case *source.Source:
 		if s.Opened() {
 			return s, nil
 		}
 		return source.Open(ctx, s)
 	case *registry.OCIRegistry:
-		if !t.config.Complete() {
-			return src, nil
-		}
-		opened, err := source.Open(ctx, s)
-		if err == nil && opened.LostHeaders() {
-			log.G(ctx).WithField("image", s.Image()).Warn("referrers: a configured registry header has a name that is not in canonical form (X-Header-Name) and would be lost; containerd's own source is used, which cannot tell absent from unknown")
-			return src, nil
-		}
-		return opened, err
+		return source.Open(ctx, s)
 	}
-	return src, nil
+	return nil, fmt.Errorf("a %T does not tell how its registry is asked, as a registry.OCIRegistry does: %w", end, errdefs.ErrFailedPrecondition)
 }
 
 // pull is one pull's state.
 type pull struct {
 	t        *Transferrer
-	src      transfer.ImageFetcher
+	src      transfer.ImageFetcher // a *source.Source, but where it is unopened
+	unopened error                 // why not; then no registry is asked for referrers
 	progress transfer.ProgressFunc
 	dry      bool
 	// keep keeps every referrer that is stored.
@@ -123,7 +118,7 @@ type pull struct {
 	gather    *gather.Gather
 	prefetch  *prefetch // nil where the image was not there
 
-	outcome metrics.Outcome // "" until the referrers are in
+	outcome metrics.Outcome // "" until the referrers are in, or given up
 }
 
 // start begins to gather. The context is that of the wrapped service's pull.
@@ -140,7 +135,10 @@ func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) 
 		log.G(ctx).WithField("image", name).WithField("selection", p.selection.Origin()).Debug("referrers: nothing to take")
 		return nil
 	}
-	reg, err := p.registry(ctx)
+	if p.unopened != nil {
+		return p.goPast(ctx)
+	}
+	reg, err := p.registry()
 	if err != nil {
 		return fmt.Errorf("referrers of %s: %w", name, err)
 	}
@@ -169,22 +167,33 @@ func (p *pull) selects(repository string) (*policy.Selection, error) {
 	return s.WithDepth(int(p.claim.GetDepth()))
 }
 
-func (p *pull) registry(ctx context.Context) (gather.Registry, error) {
+// goPast lets the pull of a source that is unopened go on without referrers, unless its
+// rule needs to know of them.
+func (p *pull) goPast(ctx context.Context) error {
+	needs := ""
+	if required := p.selection.Required(); len(required) > 0 {
+		needs = "requires " + strings.Join(required, ", ")
+	} else if p.selection.OnError() == policy.Fail {
+		needs = `has on_error = "fail"`
+	}
+	if needs != "" {
+		p.outcome = metrics.Refused
+		return fmt.Errorf("the referrers of image %s cannot be asked for, and %s %s: %w", p.name, p.selection.Origin(), needs, p.unopened)
+	}
+	p.outcome = metrics.Unknown
+	log.G(ctx).WithField("image", p.name).WithError(p.unopened).Warn("referrers: the image is pulled without, since they cannot be asked for")
+	return nil
+}
+
+func (p *pull) registry() (gather.Registry, error) {
 	if p.prefetch != nil {
 		return p.prefetch, nil
 	}
-	if s, ok := p.src.(*source.Source); ok {
-		r, err := s.Registry()
-		if err == nil {
-			r.OnRequest(p.t.config.Metrics.Request)
-		}
-		return r, err
+	r, err := p.src.(*source.Source).Registry()
+	if err == nil {
+		r.OnRequest(p.t.config.Metrics.Request)
 	}
-	f, err := p.src.Fetcher(ctx, p.name)
-	if err != nil {
-		return nil, err
-	}
-	return fetcherRegistry{f}, nil
+	return r, err
 }
 
 // finish waits for the referrers, reports whether the pull may succeed, and if so ties

@@ -106,7 +106,7 @@ func (p *pull) ended(err error) metrics.Outcome {
 		return metrics.Refused
 	case err != nil:
 		return metrics.Failed
-	case p.gather == nil:
+	case p.outcome == "":
 		return metrics.Unselected
 	}
 	return p.outcome

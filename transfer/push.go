@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/pkg/reference"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,9 +32,9 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	}
 	ctx, cancel := context.WithCancel(ctx) // ends the destination's streams
 	defer cancel()
-	registry, err := t.openDestination(ctx, dst)
+	registry, err := open(ctx, dst)
 	if err != nil {
-		return err
+		return fmt.Errorf("referrers cannot be pushed (key push): %w", err)
 	}
 	defer registry.Close()
 	registry.Claim()
@@ -60,20 +59,6 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	log.G(ctx).WithField("image", registry.Image()).WithField("carried", carried).Info("referrers: pushed")
 	progress.complete()
 	return nil
-}
-
-// openDestination makes the daemon's own of a destination.
-func (t *Transferrer) openDestination(ctx context.Context, dst transfer.ImagePusher) (*source.Source, error) {
-	if fetcher, ok := dst.(transfer.ImageFetcher); ok {
-		opened, err := t.open(ctx, fetcher)
-		if err != nil {
-			return nil, err
-		}
-		if s, ok := opened.(*source.Source); ok {
-			return s, nil
-		}
-	}
-	return nil, fmt.Errorf(`referrers cannot be pushed through the stock transfer service, which loses what the client sent; add "io.containerd.grpc.v1.transfer" to disabled_plugins in containerd's config.toml, or set push = false: %w`, errdefs.ErrFailedPrecondition)
 }
 
 // admits returns what a client's selection lets through. The operator's rules are

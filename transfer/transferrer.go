@@ -39,10 +39,6 @@ type Config struct {
 	Policy *policy.Policy
 	Limits gather.Limits
 	Cosign gather.CosignTags
-	// Complete reports whether an OCIRegistry that arrives knows all that its
-	// client sent. One that containerd's own gRPC service made does not: it
-	// has lost the hosts directory and the scheme, and is used as it comes.
-	Complete func() bool
 	// Export carries referrers in archives.
 	Export bool
 	// Metrics counts what pulls do; nil counts nothing.

@@ -15,7 +15,7 @@ import (
 type Outcome string
 
 // The outcomes. The first four are of pulls that went on: the worst status among
-// the image's own subjects.
+// the image's own subjects. Unknown is also a pull whose registry could not be asked.
 const (
 	Present   = Outcome(labels.Present)
 	Absent    = Outcome(labels.Absent)
@@ -39,7 +39,6 @@ var Outcomes = []Outcome{Present, Absent, Unknown, Truncated, Unselected, Unkept
 const (
 	hostRegistry = "registry"
 	hostMirror   = "mirror"
-	hostUntold   = "untold" // containerd's own fetcher does not say
 
 	otherSet = "other"
 	noCode   = "none"
@@ -85,10 +84,7 @@ func (m *Metrics) Request(op remote.Operation, code int) {
 }
 
 func hostKind(a outcome.Answer) string {
-	switch {
-	case a.Via == outcome.EndpointFetcher:
-		return hostUntold
-	case a.Mirror:
+	if a.Mirror {
 		return hostMirror
 	}
 	return hostRegistry

@@ -85,7 +85,6 @@ func (m *Metrics) zero() {
 			m.listings.WithLabelValues(string(s), hostMirror, string(via))
 		}
 	}
-	m.listings.WithLabelValues(string(labels.Unknown), hostUntold, string(outcome.EndpointFetcher))
 	for _, s := range []string{artifact.SetSignatures, artifact.SetAttestations, artifact.SetSBOMs, otherSet} {
 		m.taken.WithLabelValues(s)
 	}

@@ -55,7 +55,7 @@ func TestLabelsAreBounded(t *testing.T) {
 			{Host: "a.test", Via: outcome.EndpointFallbackTag, Status: labels.Truncated, Limit: outcome.LimitListing},
 			{Host: "a.test", Status: labels.Unknown}, // no host could be asked
 			{Host: "b.test", Via: outcome.EndpointReferrers, Status: labels.Present, Mirror: true},
-			{Host: "any", Via: outcome.EndpointFetcher, Status: labels.Unknown},
+			{Host: "c.test", Via: outcome.EndpointCosignTag, Status: labels.Unknown},
 		},
 		Taken: []outcome.Referrer{
 			{ArtifactType: "application/x.hostile"},
@@ -78,7 +78,7 @@ func TestLabelsAreBounded(t *testing.T) {
 		{"refusals_total", nil, 7},
 		{"listings_total", []string{"truncated", "registry", "fallback_tag"}, 1},
 		{"listings_total", []string{"present", "mirror", "endpoint"}, 1},
-		{"listings_total", []string{"unknown", "untold", "fetcher"}, 1},
+		{"listings_total", []string{"unknown", "registry", "cosign_tag"}, 1},
 		{"listings_total", nil, 3},
 		{"taken_total", []string{"other"}, 1},
 		{"taken_total", []string{"sboms"}, 1},

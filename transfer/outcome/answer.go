@@ -17,8 +17,6 @@ const (
 	// EndpointFallbackTag is the tag that holds the listing where a host has no such
 	// API.
 	EndpointFallbackTag Endpoint = "fallback_tag"
-	// EndpointFetcher is containerd's own fetcher, which does not say which host it asked.
-	EndpointFetcher Endpoint = "fetcher"
 	// EndpointCosignTag is a tag of cosign's own.
 	EndpointCosignTag Endpoint = "cosign_tag"
 )

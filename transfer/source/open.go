@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,6 +25,9 @@ type Marshaler interface {
 // Open turns a source that was handed over in-process, complete, into one of the
 // daemon's: it writes its message and reads it back, with streams in memory in
 // place of a client's. The context is that of the transfer and ends the streams.
+//
+// The error is errdefs.ErrFailedPrecondition where the message has lost the value of a
+// registry header: containerd's OCIRegistry writes it only for a name in canonical form.
 func Open(ctx context.Context, m Marshaler) (*Source, error) {
 	streams := &memoryStreams{ends: map[string]streaming.Stream{}}
 	message, err := m.MarshalAny(ctx, streams)
@@ -29,7 +35,15 @@ func Open(ctx context.Context, m Marshaler) (*Source, error) {
 		return nil, err
 	}
 	s := &Source{}
-	return s, s.UnmarshalAny(ctx, streams, message)
+	if err := s.UnmarshalAny(ctx, streams, message); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.message.GetResolver().GetHeaders())) {
+		if canonical := http.CanonicalHeaderKey(name); name != canonical {
+			return nil, fmt.Errorf("containerd's message of a source loses the registry header %s, whose name is not in canonical form: write %s in containerd's config.toml: %w", name, canonical, errdefs.ErrFailedPrecondition)
+		}
+	}
+	return s, nil
 }
 
 // memoryStreams joins what one side creates with what the other gets.

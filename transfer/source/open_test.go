@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/errdefs"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 )
@@ -44,9 +46,6 @@ func TestOpenKeepsWhatTheSourceHas(t *testing.T) {
 	r := s.message.Resolver
 	if r.HostDir != "/etc/containerd/certs.d" || r.DefaultScheme != "http" || s.header.Get("X-Node") != "7" || r.HttpDebug == 0 {
 		t.Errorf("the message has %v, the header %v", r, s.header)
-	}
-	if s.LostHeaders() {
-		t.Error("headers are said to be lost")
 	}
 }
 
@@ -139,9 +138,30 @@ func within(t *testing.T, call func() (string, string, error)) (user, secret str
 }
 
 // containerd's source drops the values of headers whose names are not canonical.
-func TestLostHeadersAreNoticed(t *testing.T) {
-	if s := open(t, registry.WithHeaders(http.Header{"x-node": {"7"}})); !s.LostHeaders() {
-		t.Error("a header was lost without a word")
+func TestOpenRefusesLostHeaders(t *testing.T) {
+	for _, tc := range []struct {
+		headers http.Header
+		says    string // "" where nothing is lost
+	}{
+		{http.Header{"X-Node": {"7"}, "X-Empty": {""}}, ""},
+		{http.Header{"x-node": {"7"}}, "loses the registry header x-node, whose name is not in canonical form: write X-Node in containerd's config.toml"},
+		{http.Header{"X-Node": {"7"}, "x-node": {"8"}}, "loses the registry header x-node,"},
+		{http.Header{"X-Node": {"7"}, "X-NODE-ID": {"8"}}, "write X-Node-Id in"},
+	} {
+		r, err := registry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", registry.WithHeaders(tc.headers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Open(t.Context(), r)
+		if tc.says == "" {
+			if err != nil {
+				t.Errorf("%v: %v", tc.headers, err)
+			}
+			continue
+		}
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%v: %v, want errdefs.ErrFailedPrecondition with %q", tc.headers, err, tc.says)
+		}
 	}
 }
 

@@ -94,9 +94,7 @@ func WithSelection(selection *api.Selection) Opt {
 // image.NewStore(ref)). ref is a full reference, "docker.io/library/alpine:3.22".
 //
 // Without [WithSelection] the message is that of containerd's OCIRegistry, which every
-// daemon takes; one with the plugin does what the operator's rule says. Where only
-// io.containerd.transfer.v1.local is disabled there, containerd's own service loses
-// the hosts directory and the scheme of such a message, as it does for every client.
+// daemon takes; one with the plugin does what the operator's rule says.
 func New(ctx context.Context, ref string, opts ...Opt) (*Source, error) {
 	var o options
 	for _, opt := range opts {
@@ -121,19 +119,6 @@ func (s *Source) Image() string {
 
 // String is what containerd's own source says, for progress and logs.
 func (s *Source) String() string { return fmt.Sprintf("OCI Registry (%s)", s.Image()) }
-
-// LostHeaders says that the message lacks the value of a header that its source
-// had: containerd's OCIRegistry drops those whose names are not in canonical form.
-func (s *Source) LostHeaders() bool {
-	for _, values := range s.header {
-		for _, v := range values {
-			if v == "" {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // Opened reports whether the source is one of the daemon's, made from a message.
 func (s *Source) Opened() bool { return s.message != nil }
