@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 )
 
 // explain does what a pull does, but for the image, and stores nothing.
@@ -18,33 +19,32 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 		return err
 	}
 	defer release()
-	p, err := t.newPull(ctx, src, nil)
+	q, err := t.newQuery(ctx, src, nil)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	p.dry = true
+	defer q.close()
 
-	name, root, err := p.resolve(ctx)
+	name, root, err := q.resolve(ctx)
 	if err != nil {
 		return fmt.Errorf("failed to resolve image: %w", err)
 	}
-	if err := p.start(ctx, name, root); err != nil {
+	if err := q.ask(ctx, name, root, gather.Config{Dry: true}); err != nil {
 		return err
 	}
-	told, err := p.tellManifests(ctx, root, orDefault(dst.Platforms()), nil)
+	manifests, err := q.addManifests(ctx, root, orDefault(dst.Platforms()), nil)
 	if err != nil {
 		return err
 	}
-	if told.manifests == 0 {
-		return told.noneFor(orDefault(dst.Platforms()), p.name)
+	if manifests.manifests == 0 {
+		return manifests.noneFor(orDefault(dst.Platforms()), q.name)
 	}
-	if p.gather == nil { // nothing is taken, so that nothing is asked
-		return dst.Send(p.explanation(ctx, root.Digest, nil, nil))
+	if q.gather == nil { // nothing is taken, so that nothing is asked
+		return dst.Send(q.explanation(ctx, root.Digest, nil, nil))
 	}
-	outcome := p.gather.Wait(ctx)
+	out := q.gather.Wait(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return dst.Send(p.explanation(ctx, root.Digest, outcome, told.platformOf))
+	return dst.Send(q.explanation(ctx, root.Digest, out, manifests.platformOf))
 }

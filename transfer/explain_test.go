@@ -43,7 +43,7 @@ func TestExplanationJSON(t *testing.T) {
 	elsewhere := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 1}
 	sbom.ArtifactType, elsewhere.ArtifactType = "application/spdx+json", "application/vnd.dev.cosign.artifact.sig.v1+json"
 
-	p := b.pull()
+	p := b.query()
 	p.name, p.t.config.Limits, p.t.config.Cosign = "registry.example.com/app:v1", gather.DefaultLimits, gather.CosignAuto
 	rules, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, ArtifactTypes: []string{"all"}, OnError: policy.Fail}})
 	if err != nil {

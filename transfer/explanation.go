@@ -15,26 +15,26 @@ import (
 
 // explanation puts into words what the gather found; a nil outcome is of one that
 // did not ask.
-func (p *pull) explanation(ctx context.Context, root digest.Digest, out *outcome.Outcome, platformOf map[string]string) *explain.Explanation {
-	limits := p.t.config.Limits
+func (q *query) explanation(ctx context.Context, root digest.Digest, out *outcome.Outcome, platformOf map[string]string) *explain.Explanation {
+	limits := q.t.config.Limits
 	e := &explain.Explanation{
-		Image: p.name, Digest: root, Stored: p.isStored(ctx, root),
-		Rule: p.selection.Origin(), Selection: p.selection.String(), Subjects: []outcome.Subject{},
+		Image: q.name, Digest: root, Stored: q.isStored(ctx, root),
+		Rule: q.selection.Origin(), Selection: q.selection.String(), Subjects: []outcome.Subject{},
 		Limits: explain.Limits{
 			Timeout: limits.Timeout.String(), MaxReferrers: limits.MaxReferrers, MaxBlobSize: limits.MaxBlobSize,
 			MaxTotalSize: limits.MaxTotalSize, MaxConcurrentDownloads: limits.MaxConcurrentDownloads,
 		},
-		CosignTags: string(p.t.config.Cosign),
+		CosignTags: string(q.t.config.Cosign),
 	}
 	if out == nil {
 		return e
 	}
 	e.TimedOut, e.Unasked = out.TimedOut, out.Unasked
-	if err := out.Enforce(p.name, p.selection); err != nil {
+	if err := out.Enforce(q.name, q.selection); err != nil {
 		e.Refused = err.Error()
 	}
 	for _, s := range inOrder(out.Subjects) {
-		e.Subjects = append(e.Subjects, p.explained(ctx, s, platformOf[s.Digest.String()]))
+		e.Subjects = append(e.Subjects, q.explained(ctx, s, platformOf[s.Digest.String()]))
 	}
 	return e
 }
@@ -58,10 +58,10 @@ func inOrder(subjects []outcome.Subject) []outcome.Subject {
 }
 
 // explained adds to what the gather found what the store has, and puts it in order.
-func (p *pull) explained(ctx context.Context, s outcome.Subject, platform string) outcome.Subject {
+func (q *query) explained(ctx context.Context, s outcome.Subject, platform string) outcome.Subject {
 	tied := map[digest.Digest]bool{}
-	if s.Stored = p.isStored(ctx, s.Digest); s.Stored {
-		complete, _ := stored.Referrers(ctx, p.t.config.Store, ocispec.Descriptor{Digest: s.Digest}) // what cannot be read is not complete
+	if s.Stored = q.isStored(ctx, s.Digest); s.Stored {
+		complete, _ := stored.Referrers(ctx, q.t.config.Store, ocispec.Descriptor{Digest: s.Digest}) // what cannot be read is not complete
 		for _, r := range complete {
 			tied[r.Digest] = true
 		}
@@ -86,8 +86,8 @@ func (p *pull) explained(ctx context.Context, s outcome.Subject, platform string
 }
 
 // isStored reports whether the manifest or index is in the content store.
-func (p *pull) isStored(ctx context.Context, dgst digest.Digest) bool {
-	_, err := p.t.config.Store.Info(ctx, dgst)
+func (q *query) isStored(ctx context.Context, dgst digest.Digest) bool {
+	_, err := q.t.config.Store.Info(ctx, dgst)
 	return err == nil
 }
 

@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 )
 
 // fetch takes the referrers of an image that is stored, and nothing of the image
@@ -33,49 +34,45 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return err
 	}
 	defer release()
-	p, err := t.newPull(ctx, src, locked(config.Progress))
+	q, err := t.newQuery(ctx, src, locked(config.Progress))
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	p.keep = true
+	defer q.close()
 
-	name, root, err := p.storedImage(ctx)
+	name, root, err := q.storedImage(ctx)
 	if err != nil {
 		return err
 	}
-	p.tell(fmt.Sprintf("Fetching referrers of %s", p.src))
-	if err := p.start(ctx, name, root); err != nil {
+	q.send(fmt.Sprintf("Fetching referrers of %s", q.src))
+	if err := q.ask(ctx, name, root, gather.Config{Keep: true}); err != nil {
 		return err
 	}
-	if p.gather == nil { // nothing is taken, so that nothing is asked
-		return dst.Send(p.explanation(ctx, root.Digest, nil, nil))
+	if q.gather == nil { // nothing is taken, so that nothing is asked
+		return dst.Send(q.explanation(ctx, root.Digest, nil, nil))
 	}
-	told, err := p.tellStored(ctx, root, dst)
+	manifests, err := q.addStored(ctx, root, dst)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	outcome := p.gather.Wait(ctx)
+	out := q.gather.Wait(ctx)
 	waited := time.Since(began)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.report(ctx, outcome, waited, outcome.Enforce(name, p.selection))
-	if err := p.gather.Tie(ctx, outcome, root); err != nil {
+	q.report(ctx, out, waited, out.Enforce(name, q.selection))
+	if err := q.gather.Tie(ctx, out, root); err != nil {
 		return fmt.Errorf("referrers of %s could not be kept: %w", name, err)
 	}
-	p.tell(fmt.Sprintf("Fetched referrers of %s", p.src))
-	return dst.Send(p.explanation(ctx, root.Digest, outcome, told.platformOf))
+	q.send(fmt.Sprintf("Fetched referrers of %s", q.src))
+	return dst.Send(q.explanation(ctx, root.Digest, out, manifests.platformOf))
 }
 
 // storedImage returns the image that the source names with its digest, under its own
 // name: logs, rules and labels are not to show the digest that a tag stood for.
-func (p *pull) storedImage(ctx context.Context) (string, ocispec.Descriptor, error) {
-	named, ok := p.src.(interface{ Image() string })
-	if !ok {
-		return "", ocispec.Descriptor{}, fmt.Errorf("a fetch of referrers needs an image in a registry: %w", errdefs.ErrInvalidArgument)
-	}
+func (q *query) storedImage(ctx context.Context) (string, ocispec.Descriptor, error) {
+	named := q.opened
 	spec, err := reference.Parse(named.Image())
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
@@ -84,32 +81,32 @@ func (p *pull) storedImage(ctx context.Context) (string, ocispec.Descriptor, err
 	if dgst == "" {
 		return "", ocispec.Descriptor{}, fmt.Errorf("image %s: name it with the digest that is stored, as in %s@sha256:...: %w", named.Image(), named.Image(), errdefs.ErrInvalidArgument)
 	}
-	if _, err := p.t.config.Store.Info(ctx, dgst); err != nil {
+	if _, err := q.t.config.Store.Info(ctx, dgst); err != nil {
 		return "", ocispec.Descriptor{}, fmt.Errorf("image %s is not stored; pull it, which brings its referrers: %w", named.Image(), err)
 	}
-	_, root, err := p.resolve(ctx)
+	_, root, err := q.resolve(ctx)
 	if tag, _, _ := strings.Cut(spec.Object, "@"); tag != "" {
 		return spec.Locator + ":" + tag, root, err
 	}
 	return named.Image(), root, err
 }
 
-// tellStored tells the gather of those manifests of the image's index that are
+// addStored tells the gather of those manifests of the image's index that are
 // stored: to others nothing could be tied.
-func (p *pull) tellStored(ctx context.Context, root ocispec.Descriptor, dst *explain.FetchDestination) (*told, error) {
+func (q *query) addStored(ctx context.Context, root ocispec.Descriptor, dst *explain.FetchDestination) (*imageManifests, error) {
 	var wanted []ocispec.Platform
 	if !dst.AllPlatforms() {
 		wanted = orDefault(dst.Platforms())
 	}
-	t, err := p.tellManifests(ctx, root, wanted, func(ctx context.Context, desc ocispec.Descriptor) bool {
-		_, err := p.t.config.Store.Info(ctx, desc.Digest)
+	t, err := q.addManifests(ctx, root, wanted, func(ctx context.Context, desc ocispec.Descriptor) bool {
+		_, err := q.t.config.Store.Info(ctx, desc.Digest)
 		return err == nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	if t.manifests == 0 && len(dst.Platforms()) > 0 {
-		return nil, fmt.Errorf("no manifest of image %s for %s is stored; pull the image for that platform: %w", p.name, platformNames(dst.Platforms()), errdefs.ErrNotFound)
+		return nil, fmt.Errorf("no manifest of image %s for %s is stored; pull the image for that platform: %w", q.name, platformNames(dst.Platforms()), errdefs.ErrNotFound)
 	}
 	return t, nil
 }
@@ -122,9 +119,9 @@ func platformNames(list []ocispec.Platform) string {
 	return strings.Join(names, ", ")
 }
 
-// tell tells the client how far the whole is, as containerd's pull does.
-func (p *pull) tell(what string) {
-	if p.progress != nil {
-		p.progress(transfer.Progress{Event: what})
+// send tells the client how far the fetch is, as containerd's pull does.
+func (q *query) send(event string) {
+	if q.progress != nil {
+		q.progress(transfer.Progress{Event: event})
 	}
 }

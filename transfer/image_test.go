@@ -95,8 +95,8 @@ func on(platform string, desc ocispec.Descriptor) ocispec.Descriptor {
 	return desc
 }
 
-// pull returns one that asks a registry which knows of no referrers.
-func (b *bench) pull() *pull {
+// query returns one that asks a registry which knows of no referrers.
+func (b *bench) query() *query {
 	b.t.Helper()
 	server := hostile.New(b.t)
 	spec, err := reference.Parse(server.Host() + "/app:v1")
@@ -112,7 +112,7 @@ func (b *bench) pull() *pull {
 		b.t.Fatal(err)
 	}
 	host := server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
-	p := &pull{
+	p := &query{
 		t: &Transferrer{config: Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
 		gather: gather.New(b.ctx, gather.Config{
 			Name: spec.String(), Store: b.store, Labeler: stored.NewLabeler(b.store), Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
@@ -124,7 +124,7 @@ func (b *bench) pull() *pull {
 }
 
 // asked returns what the pull asked about, and the names of the indexes that name it.
-func (b *bench) asked(p *pull) map[string][]string {
+func (b *bench) asked(p *query) map[string][]string {
 	got := map[string][]string{}
 	for _, s := range p.gather.Wait(b.ctx).Subjects {
 		parents := []string{}

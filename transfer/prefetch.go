@@ -18,7 +18,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -37,9 +36,9 @@ const maxPrefetchedBytes = 16 << 20
 // of this pull.
 type prefetch struct {
 	gather.Registry
-	cancel context.CancelFunc
-	slots  *semaphore.Weighted
-	wg     sync.WaitGroup
+	cancel   context.CancelFunc
+	slots    *semaphore.Weighted
+	wg       sync.WaitGroup
 	reserved atomic.Int64 // bytes of what has not been read
 
 	planned chan struct{} // closed when the maps are whole; they only lose entries then
@@ -70,8 +69,8 @@ type prefetchedTag struct {
 }
 
 // prefetchAnswers is nil where there is nothing to ask, or it cannot be known.
-func (p *pull) prefetchAnswers(ctx context.Context, s *source.Source, image images.Image) *prefetch {
-	spec, err := reference.Parse(s.Image())
+func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetch {
+	spec, err := reference.Parse(p.opened.Image())
 	if err != nil {
 		return nil
 	}
@@ -79,11 +78,10 @@ func (p *pull) prefetchAnswers(ctx context.Context, s *source.Source, image imag
 	if err != nil || selection.Empty() {
 		return nil
 	}
-	reg, err := s.Registry()
+	reg, err := p.registry()
 	if err != nil {
 		return nil
 	}
-	reg.OnRequest(p.t.config.Metrics.Request)
 	a := &prefetch{
 		Registry: reg,
 		// No download is on its way yet, whose slots are free.
@@ -93,7 +91,7 @@ func (p *pull) prefetchAnswers(ctx context.Context, s *source.Source, image imag
 	ctx, a.cancel = context.WithCancel(ctx)
 	a.wg.Go(func() {
 		defer close(a.planned)
-		if err := a.plan(ctx, p.t, image, selection, s.Ready()); err != nil {
+		if err := a.plan(ctx, p.t, image, selection, p.opened.Ready()); err != nil {
 			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is prefetched")
 		}
 	})

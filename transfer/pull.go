@@ -6,19 +6,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
 // pull lets the wrapped service pull the image, and gathers its referrers at the
@@ -40,9 +38,6 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	defer release()
 
 	p, err := t.newPull(ctx, src, progress)
-	if errdefs.IsFailedPrecondition(err) {
-		p, err = &pull{t: t, src: src, progress: progress, unopened: err}, nil
-	}
 	if err != nil {
 		t.config.Metrics.Pull(metrics.Failed)
 		return err
@@ -54,117 +49,59 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	return err
 }
 
+// pull is one pull's state.
+type pull struct {
+	*query
+	unopened error           // why no registry is asked for referrers, or nil
+	prefetch *prefetch       // nil where the image was not there
+	outcome  metrics.Outcome // "" until the referrers are in, or given up
+}
+
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
-	opened, err := open(ctx, src)
+	q, err := t.newQuery(ctx, src, progress)
+	if errdefs.IsFailedPrecondition(err) {
+		return &pull{query: &query{t: t, src: src, progress: progress}, unopened: err}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &pull{t: t, src: opened, progress: progress, claim: opened.Claim()}, nil
+	return &pull{query: q}, nil
 }
 
 // expect prepares for an image that is not there, which its source gets with a
 // request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
-	s, ok := p.src.(*source.Source)
-	if !ok || p.unopened != nil || p.t.config.Images == nil {
+	if p.unopened != nil || p.t.config.Images == nil {
 		return
 	}
-	image, err := p.t.config.Images.Get(ctx, s.Image())
+	image, err := p.t.config.Images.Get(ctx, p.opened.Image())
 	switch {
 	case errdefs.IsNotFound(err):
-		if spec, err := reference.Parse(s.Image()); err == nil && spec.Digest() != "" {
+		if spec, err := reference.Parse(p.opened.Image()); err == nil && spec.Digest() != "" {
 			if _, err := p.t.config.Store.Info(ctx, spec.Digest()); err == nil {
 				return // its manifest is there, under another name
 			}
 		}
-		s.ResolveByGet()
+		p.opened.ResolveByGet()
 	case err == nil:
-		p.prefetch = p.prefetchAnswers(ctx, s, image)
+		p.prefetch = p.prefetchAnswers(ctx, image)
 	}
 }
 
-// open makes a source of the daemon's of one end of a transfer. The error is
-// errdefs.ErrFailedPrecondition where its registry cannot be asked as the image's own
-// requests ask it.
-func open(ctx context.Context, end any) (*source.Source, error) {
-	switch s := end.(type) {
-	case *source.Source:
-		if s.Opened() {
-			return s, nil
-		}
-		return source.Open(ctx, s)
-	case *registry.OCIRegistry:
-		return source.Open(ctx, s)
+// resolved begins to gather. The context is that of the wrapped service's pull.
+func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descriptor) error {
+	if p.unopened == nil && p.prefetch == nil {
+		return p.ask(ctx, name, root, gather.Config{})
 	}
-	return nil, fmt.Errorf("a %T does not tell how its registry is asked, as a registry.OCIRegistry does: %w", end, errdefs.ErrFailedPrecondition)
-}
-
-// pull is one pull's state.
-type pull struct {
-	t        *Transferrer
-	src      transfer.ImageFetcher // a *source.Source, but where it is unopened
-	unopened error                 // why not; then no registry is asked for referrers
-	progress transfer.ProgressFunc
-	dry      bool
-	// keep keeps every referrer that is stored.
-	keep bool
-	// claim is the client's selection, nil where it sent none.
-	claim *api.Selection
-
-	// Set once the image is resolved; gather is nil where nothing is wanted.
-	name      string
-	root      digest.Digest
-	selection *policy.Selection
-	gather    *gather.Gather
-	prefetch  *prefetch // nil where the image was not there
-
-	outcome metrics.Outcome // "" until the referrers are in, or given up
-}
-
-// start begins to gather. The context is that of the wrapped service's pull.
-func (p *pull) start(ctx context.Context, name string, root ocispec.Descriptor) error {
-	spec, err := reference.Parse(name)
-	if err != nil {
+	wanted, err := p.govern(ctx, name, root.Digest)
+	switch {
+	case err != nil || !wanted:
 		return err
-	}
-	p.name, p.root = name, root.Digest
-	if p.selection, err = p.selects(spec.Locator); err != nil {
-		return err
-	}
-	if p.selection.Empty() {
-		log.G(ctx).WithField("image", name).WithField("selection", p.selection.Origin()).Debug("referrers: nothing to take")
-		return nil
-	}
-	if p.unopened != nil {
+	case p.unopened != nil:
 		return p.goPast(ctx)
 	}
-	reg, err := p.registry()
-	if err != nil {
-		return fmt.Errorf("referrers of %s: %w", name, err)
-	}
-	p.gather = gather.New(ctx, gather.Config{
-		Name:      name,
-		Registry:  reg,
-		Store:     p.t.config.Store,
-		Labeler:   p.t.labeler,
-		Selection: p.selection,
-		Limits:    p.t.config.Limits,
-		Cosign:    p.t.config.Cosign,
-		Progress:  p.progress,
-		Dry:       p.dry,
-		Keep:      p.keep,
-	})
-	p.gather.Image(root)
+	p.start(ctx, root, gather.Config{Registry: p.prefetch})
 	return nil
-}
-
-// selects returns what the pull asks for of the repository.
-func (p *pull) selects(repository string) (*policy.Selection, error) {
-	s, err := p.t.config.Policy.Select(repository, p.claim.GetArtifactTypes())
-	if err != nil {
-		return nil, err
-	}
-	return s.WithDepth(int(p.claim.GetDepth()))
 }
 
 // goPast lets the pull of a source that is unopened go on without referrers, unless its
@@ -185,17 +122,6 @@ func (p *pull) goPast(ctx context.Context) error {
 	return nil
 }
 
-func (p *pull) registry() (gather.Registry, error) {
-	if p.prefetch != nil {
-		return p.prefetch, nil
-	}
-	r, err := p.src.(*source.Source).Registry()
-	if err == nil {
-		r.OnRequest(p.t.config.Metrics.Request)
-	}
-	return r, err
-}
-
 // finish waits for the referrers, reports whether the pull may succeed, and if so ties
 // what came. A pull that is refused leaves the labels of an image that is there
 // already as they are.
@@ -204,17 +130,17 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 		return nil
 	}
 	began := time.Now()
-	outcome := p.gather.Wait(ctx)
+	out := p.gather.Wait(ctx)
 	waited := time.Since(began)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	refused := outcome.Enforce(p.name, p.selection)
-	p.report(ctx, outcome, waited, refused)
+	refused := out.Enforce(p.name, p.selection)
+	p.outcome = p.report(ctx, out, waited, refused)
 	if refused != nil {
 		return refused
 	}
-	if err := p.gather.Tie(ctx, outcome, target); err != nil {
+	if err := p.gather.Tie(ctx, out, target); err != nil {
 		err = fmt.Errorf("referrers of %s could not be kept: %w", p.name, err)
 		if len(p.selection.Required()) > 0 || p.selection.OnError() == policy.Fail {
 			return err
@@ -225,14 +151,86 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	return nil
 }
 
-func (p *pull) close() {
-	if p.gather != nil {
-		p.gather.Close()
+// ended is what became of a pull that returns err.
+func (p *pull) ended(err error) metrics.Outcome {
+	switch {
+	case p.outcome == metrics.Refused:
+		return metrics.Refused
+	case err != nil:
+		return metrics.Failed
+	case p.outcome == "":
+		return metrics.Unselected
 	}
+	return p.outcome
+}
+
+func (p *pull) close() {
+	p.query.close()
 	if p.prefetch != nil {
 		p.prefetch.close()
 	}
-	if s, ok := p.src.(*source.Source); ok {
-		s.Close()
+}
+
+// The wrapped service sees a pull's source and destination through these two.
+
+// pullSource is the image's source, watched for the moment it is resolved.
+type pullSource struct {
+	transfer.ImageFetcher
+	p    *pull
+	opts []transfer.ImageResolverOption
+}
+
+var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
+
+func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
+	name, desc, err := s.ImageFetcher.Resolve(ctx)
+	if err != nil {
+		return "", ocispec.Descriptor{}, err
 	}
+	err = s.p.resolved(ctx, name, desc)
+	if setter, ok := s.ImageFetcher.(transfer.ImageResolverOptionSetter); ok {
+		setter.SetResolverOptions(s.opts...)
+	}
+	return name, desc, err
+}
+
+// SetResolverOptions implements transfer.ImageResolverOptionSetter. The options
+// hand over the download slots that all pulls of the daemon share. They are passed
+// on once the gather has its own fetcher, so that a referrer that hangs holds none.
+func (s *pullSource) SetResolverOptions(opts ...transfer.ImageResolverOption) {
+	s.opts = opts
+}
+
+func (s *pullSource) String() string { return fmt.Sprint(s.ImageFetcher) }
+
+// pullStore is the pull's destination, watched for the manifests that pass
+// through it and for the moment the image record would be written.
+type pullStore struct {
+	destination
+	p        *pull
+	attested attestations
+}
+
+// ImageFilter implements transfer.ImageFilterer: the destination's own filter,
+// and behind it, out of its way, the gather, which learns of each manifest as
+// soon as an index names it.
+func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) images.HandlerFunc {
+	h = d.destination.ImageFilter(d.attested.note(h), store)
+	wanted := matcher(d.Platforms())
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := h(ctx, desc)
+		if err == nil {
+			d.p.addChildren(desc, children, wanted, &d.attested)
+		}
+		return children, err
+	}
+}
+
+// Store implements transfer.ImageStorer. The image's content is complete when it
+// is called; no record is written of an image that lacks what is required.
+func (d *pullStore) Store(ctx context.Context, desc ocispec.Descriptor, store images.Store) ([]images.Image, error) {
+	if err := d.p.finish(ctx, desc); err != nil {
+		return nil, err
+	}
+	return d.ImageStorer.Store(ctx, desc, store)
 }

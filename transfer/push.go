@@ -32,7 +32,7 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	}
 	ctx, cancel := context.WithCancel(ctx) // ends the destination's streams
 	defer cancel()
-	registry, err := open(ctx, dst)
+	registry, err := t.open(ctx, dst)
 	if err != nil {
 		return fmt.Errorf("referrers cannot be pushed (key push): %w", err)
 	}

@@ -18,11 +18,13 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
+	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -54,6 +56,8 @@ type Transferrer struct {
 	config    Config
 	labeler   *stored.Labeler
 	pushLocks push.Locks
+	memory    source.Memory
+	notices   discovery.Notices
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)

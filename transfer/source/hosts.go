@@ -18,9 +18,9 @@ type hosts struct {
 	configure docker.RegistryHosts
 	gate      gate
 
-	mu    sync.Mutex
+	mu           sync.Mutex
 	resolveByGet bool // see resolveTransport
-	known map[string][]docker.RegistryHost
+	known        map[string][]docker.RegistryHost
 }
 
 func (h *hosts) get(host string) ([]docker.RegistryHost, error) {

@@ -27,9 +27,9 @@ func TestWhatAPullAsksAboutIsExplained(t *testing.T) {
 			b := newBench(t)
 			b.remote = remote
 			root, want := whatCanBeRun(b)
-			p := b.pull()
+			p := b.query()
 			p.gather.Image(root)
-			told, err := p.tellManifests(b.ctx, root, amd64, nil)
+			told, err := p.addManifests(b.ctx, root, amd64, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestAbsurdIndexes(t *testing.T) {
 	for i := range stored.MaxImageNesting {
 		deep = b.index(fmt.Sprintf("level %d", i), deep)
 	}
-	if _, err := b.pull().tellManifests(b.ctx, deep, amd64, nil); err != nil {
+	if _, err := b.query().addManifests(b.ctx, deep, amd64, nil); err != nil {
 		t.Errorf("%d levels: %v", stored.MaxImageNesting, err)
 	}
 	tooDeep := b.index("too deep", deep)
@@ -82,8 +82,8 @@ func TestAbsurdIndexes(t *testing.T) {
 		{"not there", b.index("root", ocispec.Descriptor{MediaType: images.MediaTypeDockerSchema2ManifestList, Digest: digest.FromString("gone"), Size: 3}), errdefs.IsNotFound, []string{digest.FromString("gone").String()}},
 		{"huge", b.index("root", huge), errdefs.IsResourceExhausted, []string{huge.Digest.String()}},
 	} {
-		p := b.pull()
-		_, err := p.tellManifests(b.ctx, c.root, amd64, nil)
+		p := b.query()
+		_, err := p.addManifests(b.ctx, c.root, amd64, nil)
 		if err == nil || c.is != nil && !c.is(err) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -108,7 +108,7 @@ func TestDamagedIndexInTheStore(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte(" "), int(nested.Size)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := b.pull().tellManifests(b.ctx, root, amd64, nil)
+	_, err := b.query().addManifests(b.ctx, root, amd64, nil)
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "index "+nested.Digest.String()) {
 		t.Errorf("%v, want one that names the index", err)
 	}

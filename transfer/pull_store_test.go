@@ -61,9 +61,9 @@ func wantAsked(t *testing.T, got, want map[string][]string) {
 func TestWhatCanBeRunIsAskedAbout(t *testing.T) {
 	b := newBench(t)
 	root, want := whatCanBeRun(b)
-	p := b.pull()
+	p := b.query()
 	p.gather.Image(root)
-	store := &pullStore{destination: destination{imagestore.NewStore("app", imagestore.WithPlatforms(platforms.MustParse("linux/amd64")))}, p: p}
+	store := &pullStore{destination: destination{imagestore.NewStore("app", imagestore.WithPlatforms(platforms.MustParse("linux/amd64")))}, p: &pull{query: p}}
 	if err := images.Dispatch(b.ctx, store.ImageFilter(images.ChildrenHandler(b.store), b.store), nil, root); err != nil {
 		t.Fatal(err)
 	}

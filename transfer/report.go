@@ -15,29 +15,29 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
-// report tells the operator of a pull whose referrers are in, or given up: one line
-// with the outcome, the metrics, and what the pull ends with unless more happens.
+// report tells the operator of referrers that are in, or given up: one line with the
+// outcome, and the metrics. It returns what the pull ends with unless more happens.
 // refused is why a rule refuses the pull, or nil.
-func (p *pull) report(ctx context.Context, out *outcome.Outcome, waited time.Duration, refused error) {
-	p.t.config.Metrics.Gathered(out, waited)
+func (q *query) report(ctx context.Context, out *outcome.Outcome, waited time.Duration, refused error) metrics.Outcome {
+	q.t.config.Metrics.Gathered(out, waited)
 	status := out.Status()
-	p.outcome = metrics.Outcome(status)
+	ends := metrics.Outcome(status)
 	if refused != nil {
-		p.outcome = metrics.Refused
+		ends = metrics.Refused
 	}
-	p.logSubjects(ctx, out)
+	q.logSubjects(ctx, out)
 
 	fields := log.Fields{
-		"image":     p.name,
-		"digest":    p.root,
-		"selection": p.selection.Origin(),
-		"outcome":   p.outcome,
+		"image":     q.name,
+		"digest":    q.root,
+		"selection": q.selection.Origin(),
+		"outcome":   ends,
 		"status":    status,
 		"bytes":     out.Bytes,
 		"waited":    waited.Round(time.Millisecond).String(),
 		"subjects":  len(out.Subjects),
 	}
-	for _, s := range []labels.Status{labels.Present, labels.Absent, labels.Unknown, labels.Truncated} {
+	for _, s := range labels.Statuses {
 		fields[string(s)] = 0
 	}
 	taken := 0
@@ -60,11 +60,12 @@ func (p *pull) report(ctx context.Context, out *outcome.Outcome, waited time.Dur
 		fields["refused"] = outcome.Shorten(refused.Error())
 	}
 	log.G(ctx).WithFields(fields).Info("referrers: gathered")
+	return ends
 }
 
 // logSubjects writes a line for every subject of the image that is not known in
 // full.
-func (p *pull) logSubjects(ctx context.Context, out *outcome.Outcome) {
+func (q *query) logSubjects(ctx context.Context, out *outcome.Outcome) {
 	for _, s := range out.Subjects {
 		if !s.Status.Incomplete() {
 			continue
@@ -73,7 +74,7 @@ func (p *pull) logSubjects(ctx context.Context, out *outcome.Outcome) {
 		if s.Image {
 			level = log.WarnLevel
 		}
-		log.G(ctx).WithField("image", p.name).WithField("subject", s.Digest).WithField("status", s.Status).
+		log.G(ctx).WithField("image", q.name).WithField("subject", s.Digest).WithField("status", s.Status).
 			Logf(level, "referrers: %s", s.Why)
 	}
 }
@@ -97,17 +98,4 @@ func limitCounts(limits map[outcome.Limit]int) string {
 		parts = append(parts, fmt.Sprintf("%s=%d", l, limits[l]))
 	}
 	return strings.Join(parts, " ")
-}
-
-// ended is what became of a pull that returns err.
-func (p *pull) ended(err error) metrics.Outcome {
-	switch {
-	case p.outcome == metrics.Refused:
-		return metrics.Refused
-	case err != nil:
-		return metrics.Failed
-	case p.outcome == "":
-		return metrics.Unselected
-	}
-	return p.outcome
 }

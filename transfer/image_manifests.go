@@ -16,30 +16,26 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// Where no image content is transferred, no dispatch tells the gather of the image's
-// manifests. This does the same in its place.
+// Explain and fetch transfer no image content, so that no dispatch of containerd's walks
+// the image. This walks it in its place.
 
 // resolve returns what the reference names: from the store, where it has a digest
 // that is there, so that a registry that fails can be explained as well.
-func (p *pull) resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
-	s, ok := p.src.(*source.Source)
-	if !ok {
-		return p.src.Resolve(ctx)
-	}
+func (q *query) resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
+	s := q.opened
 	spec, err := reference.Parse(s.Image())
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
-	info, err := p.t.config.Store.Info(ctx, spec.Digest())
+	info, err := q.t.config.Store.Info(ctx, spec.Digest())
 	if spec.Digest() == "" || err != nil {
 		return s.Resolve(ctx)
 	}
 	desc := ocispec.Descriptor{Digest: info.Digest, Size: info.Size}
-	m, err := stored.Manifest(ctx, p.t.config.Store, desc)
+	m, err := stored.Manifest(ctx, q.t.config.Store, desc)
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
@@ -47,25 +43,25 @@ func (p *pull) resolve(ctx context.Context) (string, ocispec.Descriptor, error) 
 	return s.Image(), desc, nil
 }
 
-// told is what tellManifests told the gather of.
-type told struct {
+// imageManifests are those of an image that the gather asks about.
+type imageManifests struct {
 	platformOf map[string]string // by digest
 	manifests  int               // those that are no index
 	named      []string          // the platforms that the indexes name, wanted or not
 }
 
-// tellManifests tells the gather of the manifests of the platforms as a pull's
+// addManifests tells the gather of the manifests of the platforms as a pull's
 // dispatch would: of those in the image's index and in the indexes within it. No
 // platforms means all. of, if not nil, narrows what the indexes name.
-func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, wanted []ocispec.Platform, of func(context.Context, ocispec.Descriptor) bool) (*told, error) {
-	out := &told{platformOf: map[string]string{}}
+func (q *query) addManifests(ctx context.Context, root ocispec.Descriptor, wanted []ocispec.Platform, of func(context.Context, ocispec.Descriptor) bool) (*imageManifests, error) {
+	out := &imageManifests{platformOf: map[string]string{}}
 	if !artifact.IsIndex(root.MediaType) {
 		out.manifests = 1
 		return out, nil
 	}
 	var attested attestations
 	matches := matcher(wanted)
-	children := images.FilterPlatforms(attested.note(out.note(p.narrowed(of))), matches)
+	children := images.FilterPlatforms(attested.note(out.note(q.narrowed(of))), matches)
 	err := stored.WalkImage(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		if !artifact.IsIndex(desc.MediaType) {
 			return nil, nil
@@ -74,21 +70,21 @@ func (p *pull) tellManifests(ctx context.Context, root ocispec.Descriptor, wante
 		if err != nil {
 			return nil, err
 		}
-		p.tellChildren(desc, below, matches, &attested)
+		q.addChildren(desc, below, matches, &attested)
 		out.add(below)
 		return below, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", p.name, err)
+		return nil, fmt.Errorf("image %s: %w", q.name, err)
 	}
 	return out, nil
 }
 
 // narrowed returns a handler that reads an index of the image, and of what it names
 // leaves out what is not wanted.
-func (p *pull) narrowed(of func(context.Context, ocispec.Descriptor) bool) images.HandlerFunc {
+func (q *query) narrowed(of func(context.Context, ocispec.Descriptor) bool) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		data, err := p.read(ctx, desc)
+		data, err := q.read(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
@@ -111,38 +107,38 @@ func (p *pull) narrowed(of func(context.Context, ocispec.Descriptor) bool) image
 }
 
 // note notes the platforms that an index names.
-func (t *told) note(h images.HandlerFunc) images.HandlerFunc {
+func (m *imageManifests) note(h images.HandlerFunc) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
 		for _, c := range children {
 			if c.Platform != nil && !artifact.IsBuildKitEntry(c) {
-				t.named = append(t.named, platforms.FormatAll(*c.Platform))
+				m.named = append(m.named, platforms.FormatAll(*c.Platform))
 			}
 		}
 		return children, err
 	}
 }
 
-func (t *told) add(children []ocispec.Descriptor) {
+func (m *imageManifests) add(children []ocispec.Descriptor) {
 	for _, c := range children {
 		if artifact.IsBuildKitEntry(c) {
 			continue
 		}
 		if images.IsManifestType(c.MediaType) {
-			t.manifests++
+			m.manifests++
 		}
 		if c.Platform != nil {
-			t.platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
+			m.platformOf[c.Digest.String()] = platforms.FormatAll(*c.Platform)
 		}
 	}
 }
 
 // noneFor is the error of an image without a manifest for any of the platforms.
-func (t *told) noneFor(wanted []ocispec.Platform, image string) error {
+func (m *imageManifests) noneFor(wanted []ocispec.Platform, image string) error {
 	named := "no platform"
-	if len(t.named) > 0 {
-		slices.Sort(t.named)
-		named = outcome.Shorten(strings.Join(slices.Compact(t.named), ", "))
+	if len(m.named) > 0 {
+		slices.Sort(m.named)
+		named = outcome.Shorten(strings.Join(slices.Compact(m.named), ", "))
 	}
 	return fmt.Errorf("image %s has no manifest for %s: its index names %s: %w", image, platformNames(wanted), named, errdefs.ErrNotFound)
 }
@@ -157,18 +153,18 @@ func orDefault(wanted []ocispec.Platform) []ocispec.Platform {
 
 // read returns the image's index: from the store, or from the registry. It is
 // verified in either case, since a disk can fail as well.
-func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+func (q *query) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
 		return nil, err
 	}
-	if _, err := p.t.config.Store.Info(ctx, desc.Digest); err == nil {
-		data, err := stored.ReadManifest(ctx, p.t.config.Store, desc)
+	if _, err := q.t.config.Store.Info(ctx, desc.Digest); err == nil {
+		data, err := stored.ReadManifest(ctx, q.t.config.Store, desc)
 		if err != nil {
 			return nil, err
 		}
 		return data, artifact.Verify(data, desc)
 	}
-	f, err := p.src.Fetcher(ctx, p.name)
+	f, err := q.src.Fetcher(ctx, q.name)
 	if err != nil {
 		return nil, err
 	}
@@ -181,4 +177,29 @@ func (p *pull) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error
 		return nil, err
 	}
 	return data, artifact.Verify(data, desc)
+}
+
+// addChildren tells the gather of what an index of the image names and the pull is
+// for, and of the attestations of that.
+func (q *query) addChildren(index ocispec.Descriptor, children []ocispec.Descriptor, wanted platforms.Matcher, attested *attestations) {
+	if q.gather == nil || !artifact.IsIndex(index.MediaType) {
+		return
+	}
+	for _, child := range children {
+		if artifact.IsBuildKitEntry(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
+			continue
+		}
+		q.gather.Image(child, index.Digest)
+		for _, a := range attested.of(child.Digest) {
+			q.gather.Embedded(child.Digest, a)
+		}
+	}
+}
+
+// matcher returns what tells the platforms from others; none means all.
+func matcher(wanted []ocispec.Platform) platforms.MatchComparer {
+	if len(wanted) == 0 {
+		return platforms.All
+	}
+	return platforms.Ordered(wanted...)
 }

@@ -1,0 +1,138 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/source"
+)
+
+// query is what a pull, an explanation and a fetch have in common: an image in a registry,
+// whose referrers are asked for under the selection that governs it.
+type query struct {
+	t        *Transferrer
+	src      transfer.ImageFetcher
+	opened   *source.Source // src, nil where its registry cannot be asked
+	claim    *api.Selection // the client's selection, nil where it sent none
+	progress transfer.ProgressFunc
+
+	// Set by govern, once the image is resolved.
+	name      string
+	root      digest.Digest
+	selection *policy.Selection
+
+	gather *gather.Gather // nil until it is started, and where nothing is wanted
+}
+
+func (t *Transferrer) newQuery(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*query, error) {
+	opened, err := t.open(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return &query{t: t, src: opened, opened: opened, progress: progress, claim: opened.Claim()}, nil
+}
+
+// open makes a source of the daemon's of one end of a transfer. The error is
+// errdefs.ErrFailedPrecondition where its registry cannot be asked as the image's own
+// requests ask it.
+func (t *Transferrer) open(ctx context.Context, end any) (*source.Source, error) {
+	var opened *source.Source
+	var err error
+	switch s := end.(type) {
+	case *source.Source:
+		if opened = s; !s.Opened() {
+			opened, err = source.Open(ctx, s)
+		}
+	case *registry.OCIRegistry:
+		opened, err = source.Open(ctx, s)
+	default:
+		err = fmt.Errorf("a %T does not tell how its registry is asked, as a registry.OCIRegistry does: %w", end, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return nil, err
+	}
+	opened.Remember(&t.memory)
+	return opened, nil
+}
+
+// govern finds the selection that governs the image. It reports whether there is anything
+// to ask for.
+func (q *query) govern(ctx context.Context, name string, root digest.Digest) (bool, error) {
+	spec, err := reference.Parse(name)
+	if err != nil {
+		return false, err
+	}
+	q.name, q.root = name, root
+	if q.selection, err = q.selects(spec.Locator); err != nil {
+		return false, err
+	}
+	if q.selection.Empty() {
+		log.G(ctx).WithField("image", name).WithField("selection", q.selection.Origin()).Debug("referrers: nothing to take")
+		return false, nil
+	}
+	return true, nil
+}
+
+// selects returns what is asked for of the repository.
+func (q *query) selects(repository string) (*policy.Selection, error) {
+	s, err := q.t.config.Policy.Select(repository, q.claim.GetArtifactTypes())
+	if err != nil {
+		return nil, err
+	}
+	return s.WithDepth(int(q.claim.GetDepth()))
+}
+
+// registry returns the image's repository.
+func (q *query) registry() (discovery.Registry, error) {
+	r, err := q.opened.Registry()
+	if err != nil {
+		return r, err
+	}
+	r.OnRequest(q.t.config.Metrics.Request)
+	r.Notices = &q.t.notices
+	return r, nil
+}
+
+// start begins to gather under the selection that governs. The context is that of the whole
+// operation. mode has the registry, and how this gather differs from that of a pull.
+func (q *query) start(ctx context.Context, root ocispec.Descriptor, mode gather.Config) {
+	mode.Name, mode.Selection, mode.Progress = q.name, q.selection, q.progress
+	mode.Store, mode.Labeler = q.t.config.Store, q.t.labeler
+	mode.Limits, mode.Cosign = q.t.config.Limits, q.t.config.Cosign
+	q.gather = gather.New(ctx, mode)
+	q.gather.Image(root)
+}
+
+// ask is govern and start of those who ask the registry and nothing before it.
+func (q *query) ask(ctx context.Context, name string, root ocispec.Descriptor, mode gather.Config) error {
+	wanted, err := q.govern(ctx, name, root.Digest)
+	if err != nil || !wanted {
+		return err
+	}
+	if mode.Registry, err = q.registry(); err != nil {
+		return fmt.Errorf("referrers of %s: %w", name, err)
+	}
+	q.start(ctx, root, mode)
+	return nil
+}
+
+func (q *query) close() {
+	if q.gather != nil {
+		q.gather.Close()
+	}
+	if q.opened != nil {
+		q.opened.Close()
+	}
+}
