@@ -125,11 +125,15 @@ var errAmbiguous = errors.New("a name twice, or invalid UTF-8")
 // checkUnread looks for what no strict reader takes in a value that is not read. The
 // error completes "it holds".
 func checkUnread(value jsontext.Value) error {
-	if kind := value.Kind(); kind != '{' && kind != '[' {
+	switch value.Kind() {
+	case '{', '[':
+	case '"':
 		if !value.IsValid() {
 			return errAmbiguous
 		}
 		return nil
+	default:
+		return nil // its syntax has been checked
 	}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(value))
 	for {

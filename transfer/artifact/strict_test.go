@@ -276,7 +276,7 @@ func oddDocument(r *rand.Rand) string {
 // Over generated documents: what the strict reader takes, encoding/json reads alike.
 func TestStrictReaderReadsAsTheSecond(t *testing.T) {
 	t.Parallel()
-	const documents = 50_000
+	const documents = 20_000
 	r, taken := rand.New(rand.NewPCG(1, 2)), 0
 	for range documents {
 		text, mediaType := oddDocument(r), toldTypes[r.IntN(len(toldTypes))]
@@ -292,7 +292,7 @@ func TestStrictReaderReadsAsTheSecond(t *testing.T) {
 	}
 }
 
-// Every field, in every spelling and with every odd value, alone and beside the honest
+// Every field, in every spelling or with every odd value, alone and beside the honest
 // one, in a document and in each of its descriptors.
 func TestStrictReaderOnEveryField(t *testing.T) {
 	t.Parallel()
@@ -311,17 +311,19 @@ func TestStrictReaderOnEveryField(t *testing.T) {
 	} {
 		for _, field := range frame.fields {
 			for _, name := range spellings(field) {
-				for _, value := range oddValues {
+				for i, value := range oddValues {
+					if name != field && i%5 != 0 { // what the value is matters less
+						continue
+					}
 					for _, member := range []string{`"%s":%s`, `"%s":%s,"` + field + `":null`} {
 						text := fmt.Sprintf(frame.format, fmt.Sprintf(member, name, value))
-						for _, mediaType := range toldTypes[:3] {
-							all++
-							if holdsAgainstSecondReader(t, []byte(text), mediaType) {
-								taken++
-							}
-							if t.Failed() {
-								t.Fatalf("told %q: %q", mediaType, text)
-							}
+						mediaType := toldTypes[all%3]
+						all++
+						if holdsAgainstSecondReader(t, []byte(text), mediaType) {
+							taken++
+						}
+						if t.Failed() {
+							t.Fatalf("told %q: %q", mediaType, text)
 						}
 					}
 				}
