@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -168,27 +167,36 @@ func quoted(data []byte) string { return `"` + base64.StdEncoding.EncodeToString
 // A million entries of three bytes would be some 200 MiB as descriptors (cosign
 // CVE-2024-29903). It runs alone: the counter is the whole process's.
 func TestMillionEntriesCostNoMemory(t *testing.T) {
-	million := array(1_000_000)
-	for name, parse := range map[string]func([]byte) error{
-		"manifests": func(data []byte) error {
+	entries, members := array(1_000_000), fields(1_000_000)
+	manifest := func(is func(error) bool) func([]byte) error {
+		return func(data []byte) error {
+			if _, err := Parse(data, manifestType); !is(err) {
+				return fmt.Errorf("want another error than %v", err)
+			}
+			return nil
+		}
+	}
+	for name, tc := range map[string]struct {
+		of    string
+		parse func([]byte) error
+	}{
+		"manifests": {`"manifests":` + entries, func(data []byte) error {
 			index, err := ParseIndex(data)
 			if err == nil && (len(index.Entries) != MaxDescriptors || !index.More) {
 				return fmt.Errorf("%d entries, more %v", len(index.Entries), index.More)
 			}
 			return err
-		},
-		"layers": func(data []byte) error {
-			_, err := Parse(data, manifestType)
-			if !errdefs.IsResourceExhausted(err) {
-				return errors.Join(errors.New("want an errdefs.ErrResourceExhausted"), err)
-			}
-			return nil
-		},
+		}},
+		"layers":                       {`"layers":` + entries, manifest(errdefs.IsResourceExhausted)},
+		"annotations":                  {`"annotations":{` + members + `}`, manifest(errdefs.IsResourceExhausted)},
+		"members":                      {members, manifest(errdefs.IsInvalidArgument)},
+		"members of a layer":           {`"layers":[{` + members + `}]`, manifest(errdefs.IsInvalidArgument)},
+		"members of an unknown member": {`"x":{` + members + `}`, manifest(errdefs.IsInvalidArgument)},
 	} {
-		data := []byte(`{"schemaVersion":2,"` + name + `":` + million + `}`)
+		data := []byte(`{"schemaVersion":2,` + tc.of + `}`)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		err := parse(data)
+		err := tc.parse(data)
 		runtime.ReadMemStats(&after)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -17,20 +17,28 @@ func TestMemoryIsBounded(t *testing.T) {
 	fill := func(head, unit, tail string) []byte {
 		return []byte(head + strings.TrimSuffix(strings.Repeat(unit, (size-len(head)-len(tail))/len(unit)), ",") + tail)
 	}
-	var keys strings.Builder
-	for i := 0; keys.Len() < size-100; i++ {
-		fmt.Fprintf(&keys, `"%x":"",`, i)
-	}
-	annotations := `{` + strings.TrimSuffix(keys.String(), ",") + `}`
+	names := fields(size / len(`"12345":0,`))
+	annotations := `{` + names + `}`
+	index := func(b []byte) { _, _ = ParseIndex(b) }
+	manifest := func(b []byte) { _, _ = Parse(b, manifestType) }
 	for name, tc := range map[string]struct {
 		data  []byte
 		parse func([]byte)
 	}{
-		"entries":              {fill(`{"manifests":[`, `{},`, `]}`), func(b []byte) { _, _ = ParseIndex(b) }},
-		"urls of an entry":     {fill(`{"manifests":[{"urls":[`, `"",`, `]}]}`), func(b []byte) { _, _ = ParseIndex(b) }},
-		"annotations of entry": {[]byte(`{"manifests":[{"annotations":` + annotations + `}]}`), func(b []byte) { _, _ = ParseIndex(b) }},
-		"layers":               {fill(`{"layers":[`, `{},`, `]}`), func(b []byte) { _, _ = Parse(b, manifestType) }},
-		"annotations":          {[]byte(`{"annotations":` + annotations + `}`), func(b []byte) { _, _ = Parse(b, manifestType) }},
+		"entries":                      {fill(`{"manifests":[`, `{},`, `]}`), index},
+		"urls of an entry":             {fill(`{"manifests":[{"urls":[`, `"",`, `]}]}`), index},
+		"annotations of entry":         {[]byte(`{"manifests":[{"annotations":` + annotations + `}]}`), index},
+		"layers":                       {fill(`{"layers":[`, `{},`, `]}`), manifest},
+		"members of the document":      {[]byte(`{` + names + `,"manifests":[]}`), index},
+		"members of a manifest":        {[]byte(`{` + names + `}`), manifest},
+		"members of an unknown member": {[]byte(`{"x":{` + names + `},"manifests":[]}`), index},
+		"members of an entry":          {[]byte(`{"manifests":[{` + names + `}]}`), index},
+		"members of a platform":        {[]byte(`{"config":{"platform":{` + names + `}}}`), manifest},
+		"members of entries":           {fill(`{"manifests":[`, `{`+fields(maxMembers)+`},`, `]}`), index},
+		"members of many levels":       {[]byte(`{"x":` + levels(9000, size) + `}`), manifest},
+		"a million members, nested":    {fill(`{"x":[`, `{"a":{},"b":{}},`, `]}`), manifest},
+		"annotations of layer":         {[]byte(`{"layers":[{"annotations":` + annotations + `}]}`), manifest},
+		"annotations":                  {[]byte(`{"annotations":` + annotations + `}`), manifest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -43,6 +51,21 @@ func TestMemoryIsBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// levels makes so many objects within each other, each of which has names that are open
+// while those beneath are read: so many bytes in all.
+func levels(depth, size int) string {
+	var b strings.Builder
+	name := 0
+	for range depth {
+		b.WriteString("{")
+		for start := b.Len(); b.Len()-start < size/depth-10; name++ {
+			fmt.Fprintf(&b, `"%x":"",`, name)
+		}
+		b.WriteString(`"":`)
+	}
+	return b.String() + "0" + strings.Repeat("}", depth)
 }
 
 func TestAnnotationsAreLimited(t *testing.T) {

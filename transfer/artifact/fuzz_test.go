@@ -1,7 +1,10 @@
 package artifact
 
 import (
+	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -67,6 +70,60 @@ func FuzzParse(f *testing.F) {
 			wantPlain(t, m.Blobs[1:]) // past the config
 		}
 	})
+}
+
+// FuzzStrictReader holds the strict reader against a second one: a digest vouches for
+// bytes, so that what is taken must not have another reading.
+func FuzzStrictReader(f *testing.F) {
+	for i, seed := range slices.Concat(fuzzSeeds, strictSeeds()) {
+		f.Add([]byte(seed), uint(i))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, i uint) {
+		holdsAgainstSecondReader(t, data, toldTypes[i%uint(len(toldTypes))])
+	})
+}
+
+// strictSeeds are the ways to write one document for two readers.
+func strictSeeds() []string {
+	const (
+		honest = `"schemaVersion":2,"layers":[{"mediaType":"text/spdx","digest":"sha256:x","size":7,"annotations":{"dev.sigstore.bundle.predicateType":"p"}}],"config":{"mediaType":"a/b"},"subject":{"digest":"sha256:y"},"annotations":{"a":"b"}`
+		list   = `"schemaVersion":2,"manifests":[{"mediaType":"text/spdx","digest":"sha256:x","size":7,"artifactType":"a","annotations":{"dev.sigstore.bundle.predicateType":"p"}},{"digest":"sha256:y"}]`
+		deep   = 10_000 // as many levels as either reader takes
+	)
+	seeds := []string{
+		`{` + honest + `}`, `{` + list + `}`, "\ufeff{" + list + "}", `{` + list + `}{}`, `{` + list + "}\x00", `[{` + list + `}]`,
+		`{` + list + `,` + list + `}`, `{` + honest + `,` + honest + `}`,
+		`{"layers":[{"layers":[{"digest":"a"}],"digest":"b"}],"x":{"layers":[{"digest":"c"}]}}`, // copies of a field further down
+		`{"manifests":[{"manifests":[{"digest":"a"}],"digest":"b","Manifests":1}]}`,
+		`{"layers":[{"annotations":{"a":"` + strings.Repeat("x", MaxAnnotations) + `"}}]}`,
+		`{"layers":[{"annotations":{"a":"` + strings.Repeat("x", MaxAnnotations) + `","a":""}}]}`,
+		`{"layers":[{"annotations":["` + strings.Repeat("x", MaxAnnotations) + `"]}]}`,
+		`{"manifests":[{"annotations":"` + strings.Repeat("x", MaxAnnotations) + `"},{"annotations":{"\ud800":"` + strings.Repeat("x", MaxAnnotations) + `"}}]}`,
+		`{"layers":[{"annotations":{"dev.sigstore.bundle.predicateType":"` + strings.Repeat("x", MaxTelling+1) + `","dev.sigstore.bundle.content":"message-signature"}}]}`,
+		`{"manifests":[` + strings.Repeat(`{"digest":"a"},`, MaxDescriptors) + `{"digest":"b","digest":"c"}]}`,
+	}
+	for _, levels := range []int{deep - 3, deep - 2, deep - 1, deep} {
+		seeds = append(seeds,
+			`{"x":`+strings.Repeat("[", levels)+strings.Repeat("]", levels)+`,"layers":[]}`,
+			`{"manifests":[{"x":`+strings.Repeat(`{"":`, levels)+"0"+strings.Repeat("}", levels)+`}]}`)
+	}
+	for _, name := range documentFields {
+		for _, other := range spellings(name) {
+			seeds = append(seeds, fmt.Sprintf(`{"%s":[{"digest":"a"}],"%s":[{"digest":"b"}]}`, name, other))
+		}
+		for _, value := range oddValues {
+			seeds = append(seeds, fmt.Sprintf(`{"%s":%s}`, name, value))
+		}
+	}
+	for _, name := range descriptorFields {
+		for _, other := range spellings(name) {
+			seeds = append(seeds, fmt.Sprintf(`{"layers":[{"%s":"a","%s":"b"}]}`, name, other))
+		}
+		for _, value := range oddValues {
+			seeds = append(seeds, fmt.Sprintf(`{"manifests":[{"%s":%s}]}`, name, value))
+		}
+	}
+	return seeds
 }
 
 // wantPlain fails where a descriptor kept what strangers must not choose.

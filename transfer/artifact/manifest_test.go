@@ -78,11 +78,11 @@ func TestParse(t *testing.T) {
 
 // fields are n members of an object.
 func fields(n int) string {
-	var out []string
+	var b strings.Builder
 	for i := range n {
-		out = append(out, fmt.Sprintf(`"%d":0`, i))
+		fmt.Fprintf(&b, `"%d":0,`, i)
 	}
-	return strings.Join(out, ",")
+	return strings.TrimSuffix(b.String(), ",")
 }
 
 // A manifest that is stored tells its own type, or none.
@@ -118,6 +118,10 @@ func TestParseRejects(t *testing.T) {
 		{"a field that is not read, with one twice within", manifestType, `{"x":{"a":1,"a":2}}`, "twice"},
 		{"a name twice in a descriptor that is not read", manifestType, `{"config":{"platform":{"os":"a","os":"b"}}}`, "twice"},
 		{"more fields than are read", manifestType, `{` + fields(maxMembers+1) + `}`, "more than 1000 fields"},
+		{"more fields than are read, in an object that is not read", manifestType, `{"x":[{` + fields(maxMembers+1) + `}]}`, "more than 1000 fields"},
+		{"a field that is not read twice", manifestType, `{"b":1,"a":1,"b":2}`, `"b" stands there twice`},
+		{"annotations of a layer that are too long to be read, one twice", manifestType, `{"layers":[{"annotations":{"a":"` + strings.Repeat("x", MaxAnnotations) + `","a":""}}]}`, "twice"},
+		{"annotations of a layer that are too long to be read, and no object", manifestType, `{"layers":[{"annotations":["` + strings.Repeat("x", MaxAnnotations) + `"]}]}`, "no object"},
 		{"an artifact manifest with layers", MediaTypeArtifactManifest, `{"blobs":[],"layers":[]}`, "fields of another kind"},
 		{"a manifest with blobs", manifestType, `{"layers":[],"blobs":[]}`, "fields of another kind"},
 		{"another type", manifestType, `{"mediaType":"` + indexType + `"}`, fmt.Sprintf("calls itself %q, its descriptor %q", indexType, manifestType)},

@@ -54,7 +54,15 @@ func readDescriptor(value jsontext.Value) (d ocispec.Descriptor, err error) {
 // be read without it: a descriptor that tells nothing leaves it to the manifest.
 func readTelling(into *map[string]string) func(jsontext.Value) error {
 	return func(value jsontext.Value) error {
-		if len(value) > MaxAnnotations || isNull(value) {
+		switch {
+		case isNull(value):
+			return nil
+		case len(value) > MaxAnnotations && value.Kind() != '{':
+			return fmt.Errorf("%s is no object", value.Kind())
+		case len(value) > MaxAnnotations: // they tell nothing, but must be readable
+			if err := checkUnread(value); err != nil {
+				return fmt.Errorf("it holds %w", err)
+			}
 			return nil
 		}
 		var all map[string]string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -18,8 +19,9 @@ import (
 // known name in another case (encoding/json would take it), valid UTF-8, and nothing
 // behind it. RFC 8259 leaves all of these to the reader.
 
-// maxMembers is how many members an object that is read may have: the fields of a
-// manifest or a descriptor, known or not.
+// maxMembers is how many members an object may have: the fields of a manifest or a
+// descriptor, known or not, and of what is not read within them. The names of each are
+// held to find one that stands there twice.
 const maxMembers = 1000
 
 // members names the members of an object that are read, and what reads their values.
@@ -55,39 +57,51 @@ func readObject(data jsontext.Value, read members) error {
 			first = err
 		}
 	}
-	seen := map[string]bool{}
+	var (
+		unquoted []byte
+		seen     = map[string]bool{}
+		unknown  []string // sorted in the end: a map of a thousand costs three times as much
+	)
+	twice := func(name string) error { return fmt.Errorf("the field %.80q stands there twice", name) }
 	for dec.PeekKind() == '"' {
 		quoted, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		var name string
-		if err := json.Unmarshal(quoted, &name); err != nil {
+		if unquoted, err = jsontext.AppendUnquote(unquoted[:0], quoted); err != nil {
 			return err // of invalid UTF-8
 		}
+		name := string(unquoted)
 		value, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
 		switch known := read[name]; {
 		case seen[name]:
-			note(fmt.Errorf("the field %.80q stands there twice", name))
-		case len(seen) == maxMembers:
+			note(twice(name))
+		case len(seen)+len(unknown) == maxMembers:
 			return fmt.Errorf("an object has more than %d fields", maxMembers)
 		case known != nil:
+			seen[name] = true
 			if err := known(value); err != nil {
 				note(fmt.Errorf("field %q: %w", name, err))
 			}
 		default:
+			unknown = append(unknown, name)
 			note(checkUnknown(name, value, read))
 		}
-		seen[name] = true
 	}
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return errors.New("data after the end")
+	}
+	slices.Sort(unknown)
+	for i, name := range unknown {
+		if i > 0 && name == unknown[i-1] {
+			note(twice(name))
+		}
 	}
 	return first
 }
@@ -100,10 +114,40 @@ func checkUnknown(name string, value jsontext.Value, read members) error {
 			return fmt.Errorf("the field %.80q is not spelt %q", name, known)
 		}
 	}
-	if !value.IsValid() {
-		return fmt.Errorf("the field %.80q holds a name twice, or invalid UTF-8", name)
+	if err := checkUnread(value); err != nil {
+		return fmt.Errorf("the field %.80q holds %w", name, err)
 	}
 	return nil
+}
+
+var errAmbiguous = errors.New("a name twice, or invalid UTF-8")
+
+// checkUnread looks for what no strict reader takes in a value that is not read. The
+// error completes "it holds".
+func checkUnread(value jsontext.Value) error {
+	switch value.Kind() {
+	case '{', '[':
+	case '"':
+		if !value.IsValid() {
+			return errAmbiguous
+		}
+		return nil
+	default:
+		return nil // its syntax has been checked
+	}
+	dec := jsontext.NewDecoder(bytes.NewBuffer(value))
+	for {
+		switch _, err := dec.ReadToken(); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return errAmbiguous
+		}
+		// An object's names and values count alike.
+		if kind, n := dec.StackIndex(dec.StackDepth()); kind == '{' && n > 2*maxMembers {
+			return fmt.Errorf("an object of more than %d fields", maxMembers)
+		}
+	}
 }
 
 // readArray calls each with the elements of an array, until that has enough. The array is

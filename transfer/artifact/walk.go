@@ -38,13 +38,18 @@ type Visitor struct {
 // Indexes that lie deeper than MaxNesting, or more than MaxContent names, are
 // errdefs.ErrResourceExhausted. One digest with two sizes is errdefs.ErrInvalidArgument.
 func Walk(ctx context.Context, root ocispec.Descriptor, m *Manifest, visit Visitor) error {
-	w := walk{visit: visit, seen: map[name]int64{}}
+	w := walk{
+		visit: visit,
+		sizes: map[digest.Digest]int64{root.Digest: root.Size},
+		seen:  map[name]bool{{root.Digest, true}: true},
+	}
 	return w.manifest(ctx, Plain(root), m, 0)
 }
 
 type walk struct {
 	visit Visitor
-	seen  map[name]int64 // with the size of each
+	sizes map[digest.Digest]int64
+	seen  map[name]bool
 	named int
 }
 
@@ -71,6 +76,9 @@ func (w *walk) manifest(ctx context.Context, desc ocispec.Descriptor, m *Manifes
 		if err := visit(ctx, desc, entry); err != nil {
 			return err
 		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if w.visit.Leave == nil {
 		return nil
@@ -107,13 +115,12 @@ func (w *walk) enter(ctx context.Context, desc ocispec.Descriptor, manifest bool
 	if w.named++; w.named > MaxContent {
 		return false, fmt.Errorf("the referrer names more than %d manifests and blobs: %w", MaxContent, errdefs.ErrResourceExhausted)
 	}
-	key := name{desc.Digest, manifest}
-	if size, seen := w.seen[key]; seen {
-		if size != desc.Size {
-			return false, fmt.Errorf("%.80s is named with sizes %d and %d: %w", desc.Digest, size, desc.Size, errdefs.ErrInvalidArgument)
-		}
-		return false, nil
+	if size, named := w.sizes[desc.Digest]; named && size != desc.Size {
+		return false, fmt.Errorf("%.80s is named with sizes %d and %d: %w", desc.Digest, size, desc.Size, errdefs.ErrInvalidArgument)
 	}
-	w.seen[key] = desc.Size
-	return true, nil
+	w.sizes[desc.Digest] = desc.Size
+	use := name{desc.Digest, manifest}
+	first = !w.seen[use]
+	w.seen[use] = true
+	return first, nil
 }

@@ -2,8 +2,6 @@ package gather
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -113,58 +111,5 @@ func TestCosignsTagAtTheSecondHost(t *testing.T) {
 	s.addTag(sig, nil, []outcome.Answer{{Status: labels.Absent}, {Status: labels.Unknown}})
 	if s.status != labels.Unknown {
 		t.Errorf("status %q", s.status)
-	}
-}
-
-// A signature on the index is one for all; one on a platform's manifest says nothing
-// of another platform.
-func TestRequiredHoldsForEachPlatform(t *testing.T) {
-	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, Required: []string{artifact.SetSignatures}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sel, err := p.Select("a/b", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	taken := []outcome.Referrer{{ArtifactType: signature}}
-	at := func(mediaType, name string, taken []outcome.Referrer) outcome.Subject {
-		return outcome.Subject{MediaType: mediaType, Digest: digest.FromString(name), Image: true, Status: labels.Present, Taken: taken}
-	}
-	below := func(parent string, s outcome.Subject) outcome.Subject {
-		s.Parents = append(s.Parents, digest.FromString(parent))
-		return s
-	}
-	index, amd64, arm64 := ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageManifest
-	for _, tc := range []struct {
-		name     string
-		subjects []outcome.Subject
-		missing  []string // of which
-	}{
-		{"on the index", []outcome.Subject{at(index, "index", taken), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", nil))}, nil},
-		{"on each manifest", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", taken)), below("index", at(arm64, "arm64", taken))}, nil},
-		{"on one of two", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)), below("index", at(arm64, "arm64", taken))}, []string{"amd64"}},
-		{"nowhere", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil))}, []string{""}},
-		{"a single manifest", []outcome.Subject{at(amd64, "amd64", taken)}, nil},
-		{"an index alone", []outcome.Subject{at(index, "index", nil)}, []string{""}},
-		{"on an index that lies beside", []outcome.Subject{at(index, "index", nil), below("index", at(amd64, "amd64", nil)),
-			below("index", at(index, "nested", taken)), below("nested", at(arm64, "arm64", nil))}, []string{"amd64"}},
-		{"on the index above a nested one", []outcome.Subject{at(index, "index", taken), below("index", at(index, "nested", nil)), below("nested", at(arm64, "arm64", nil))}, nil},
-		{"below two indexes, one of which is signed", []outcome.Subject{at(index, "index", nil), below("index", at(index, "nested", taken)),
-			below("nested", below("index", at(arm64, "arm64", nil)))}, nil},
-		{"on an index that is none of the image's", []outcome.Subject{at(index, "index", nil), below("stranger", at(amd64, "amd64", nil)),
-			{MediaType: index, Digest: digest.FromString("stranger"), Taken: taken}}, []string{""}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			err := (&outcome.Outcome{Subjects: tc.subjects}).Enforce("image", sel)
-			if (err == nil) != (tc.missing == nil) {
-				t.Fatalf("%v, want missing %q", err, tc.missing)
-			}
-			for _, name := range slices.DeleteFunc(tc.missing, func(s string) bool { return s == "" }) {
-				if !strings.Contains(err.Error(), "signatures of "+digest.FromString(name).String()) {
-					t.Errorf("the error does not name %s: %v", name, err)
-				}
-			}
-		})
 	}
 }

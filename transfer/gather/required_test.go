@@ -16,36 +16,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
-// Manifests that were not asked about satisfy nothing, and are unknown.
-func TestUnaskedManifestsSatisfyNothing(t *testing.T) {
-	signed := outcome.Referrer{ArtifactType: signature, Digest: digest.FromString("signature")}
-	root := func(taken ...outcome.Referrer) *outcome.Outcome {
-		return &outcome.Outcome{Unasked: 2, Subjects: []outcome.Subject{
-			{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("index"), Image: true, Status: labels.Present, Taken: taken},
-			{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("amd64"), Image: true, Status: labels.Present,
-				Taken: []outcome.Referrer{signed}, Parents: []digest.Digest{digest.FromString("index")}},
-		}}
-	}
-	for _, tc := range []struct {
-		name    string
-		rule    policy.Rule
-		out     *outcome.Outcome
-		refused string
-	}{
-		{"required", policy.Rule{Required: []string{artifact.SetSignatures}}, root(), "signatures of 2 manifests that were not asked about, over the limit of 1000 subjects a pull"},
-		{"required, and the root has it", policy.Rule{Required: []string{artifact.SetSignatures}}, root(signed), ""},
-		{"on_error = fail", policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, OnError: policy.Fail}, root(), "2 manifests that were not asked about"},
-		{"neither", policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}}, root(), ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			err := tc.out.Enforce("image", newWorld(t).config(tc.rule).Selection)
-			if (err == nil) != (tc.refused == "") || err != nil && !strings.Contains(err.Error(), tc.refused) {
-				t.Errorf("%v, want %q", err, tc.refused)
-			}
-		})
-	}
-}
-
 // An image that has more manifests than a pull asks about is not known in full, and what is
 // stored of it says so.
 func TestUnaskedManifestsTruncateTheRoot(t *testing.T) {

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"math"
 	"net/http"
 	"regexp"
 	"strings"
@@ -11,57 +10,12 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
 // descriptor describes a manifest of the given content.
 func descriptor(content string) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(content), Size: int64(len(content))}
-}
-
-func TestCheck(t *testing.T) {
-	good := digest.FromString("good")
-	const limit = 1000
-	for _, tc := range []struct {
-		name   string
-		digest digest.Digest
-		size   int64
-		want   func(error) bool // nil: none
-	}{
-		{"sha256", good, 1, nil},
-		{"sha384", digest.SHA384.FromString("good"), 1, nil},
-		{"sha512", digest.SHA512.FromString("good"), 1, nil},
-		{"exactly the limit", good, limit, nil},
-		{"a path for a digest", "../../../_catalog", 1, errdefs.IsInvalidArgument},
-		{"a path after the algorithm", "sha256:../../../../_catalog", 1, errdefs.IsInvalidArgument},
-		{"a query after the algorithm", "sha256:..?x", 1, errdefs.IsInvalidArgument},
-		{"a query after the hash", good + "?x=1", 1, errdefs.IsInvalidArgument},
-		{"a path after the hash", good + "/../x", 1, errdefs.IsInvalidArgument},
-		{"a fragment after the hash", good + "#x", 1, errdefs.IsInvalidArgument},
-		{"a line after the hash", good + "\n", 1, errdefs.IsInvalidArgument},
-		{"empty digest", "", 1, errdefs.IsInvalidArgument},
-		{"no hash", "sha256:", 1, errdefs.IsInvalidArgument},
-		{"no algorithm", digest.Digest(":" + good.Encoded()), 1, errdefs.IsInvalidArgument},
-		{"no colon", digest.Digest(good.Encoded()), 1, errdefs.IsInvalidArgument},
-		{"short hash", good[:len(good)-1], 1, errdefs.IsInvalidArgument},
-		{"long hash", good + "0", 1, errdefs.IsInvalidArgument},
-		{"upper case", digest.Digest("sha256:" + strings.ToUpper(good.Encoded())), 1, errdefs.IsInvalidArgument},
-		{"no hexadecimals", digest.Digest("sha256:" + strings.Repeat("g", 64)), 1, errdefs.IsInvalidArgument},
-		{"an algorithm that nobody verifies", digest.Digest("md5:" + strings.Repeat("0", 32)), 1, errdefs.IsInvalidArgument},
-		{"size -1", good, -1, errdefs.IsInvalidArgument},
-		{"size 0", good, 0, errdefs.IsInvalidArgument},
-		{"the least size", good, math.MinInt64, errdefs.IsInvalidArgument},
-		{"one over the limit", good, limit + 1, errdefs.IsResourceExhausted},
-		{"size 2^62", good, 1 << 62, errdefs.IsResourceExhausted},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			err := artifact.Check(ocispec.Descriptor{Digest: tc.digest, Size: tc.size}, limit)
-			if tc.want == nil && err != nil || tc.want != nil && !tc.want(err) {
-				t.Errorf("digest %q of size %d: %v", tc.digest, tc.size, err)
-			}
-		})
-	}
 }
 
 // tagGrammar is the grammar of tags (OCI distribution-spec, "Pulling manifests").
@@ -80,18 +34,6 @@ func TestFallbackTag(t *testing.T) {
 		}
 		if !tagGrammar.MatchString(got) {
 			t.Errorf("%s: %s is no tag", subject, got)
-		}
-	}
-}
-
-func TestVerify(t *testing.T) {
-	desc := descriptor("content")
-	if err := artifact.Verify([]byte("content"), desc); err != nil {
-		t.Error(err)
-	}
-	for _, wrong := range []string{"", "content and more", "CONTENT"} {
-		if err := artifact.Verify([]byte(wrong), desc); !errdefs.IsFailedPrecondition(err) {
-			t.Errorf("%q: %v, want errdefs.ErrFailedPrecondition", wrong, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
@@ -16,46 +17,53 @@ import (
 // Complete reports whether a referrer is stored with all that it names. The error says
 // what is not there, or is wrong.
 func Complete(ctx context.Context, store Store, referrer ocispec.Descriptor) error {
-	m, err := Manifest(ctx, store, referrer)
+	return newReader(store).complete(ctx, referrer)
+}
+
+func (r *reader) complete(ctx context.Context, referrer ocispec.Descriptor) error {
+	m, err := Manifest(ctx, r.store, referrer)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
-	return artifact.Walk(ctx, referrer, m, artifact.Visitor{
+	return ended(ctx, artifact.Walk(ctx, referrer, m, artifact.Visitor{
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
-			return Manifest(ctx, store, desc)
+			return r.child(ctx, desc)
 		},
-		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error {
-			_, err := store.Info(ctx, desc.Digest)
-			return err
-		},
-	})
+		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error { return r.hasBlob(ctx, desc) },
+	}))
 }
 
 // AddSizes adds up the content of each referrer, which reads its manifests.
 func (i *Image) AddSizes(ctx context.Context, store Store) error {
-	return addSizes(ctx, store, i.Referrers)
+	return newReader(store).addSizes(ctx, i.Referrers, map[digest.Digest]int64{})
 }
 
-func addSizes(ctx context.Context, store Store, referrers []Referrer) error {
+// addSizes knows the sizes of referrers that stand in another place too.
+func (r *reader) addSizes(ctx context.Context, referrers []Referrer, known map[digest.Digest]int64) error {
 	for n := range referrers {
-		r := &referrers[n]
-		size, err := contentSize(ctx, store, r.Descriptor())
-		if err != nil {
-			return err
+		referrer := &referrers[n]
+		size, ok := known[referrer.Digest]
+		if !ok {
+			size = r.contentSize(ctx, referrer.Descriptor())
+			known[referrer.Digest] = size
 		}
-		r.ContentSize = size
-		if err := addSizes(ctx, store, r.Referrers); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		referrer.ContentSize = size
+		if err := r.addSizes(ctx, referrer.Referrers, known); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// contentSize adds up what a referrer names, as far as that can be read.
-func contentSize(ctx context.Context, store Store, referrer ocispec.Descriptor) (int64, error) {
-	m, err := Manifest(ctx, store, referrer)
+// contentSize adds up what a referrer names, as far as that can be read: ls shows what is
+// damaged without a type.
+func (r *reader) contentSize(ctx context.Context, referrer ocispec.Descriptor) int64 {
+	m, err := Manifest(ctx, r.store, referrer)
 	if err != nil {
-		return 0, nil //nolint:nilerr // ls shows what is damaged without a type
+		return 0
 	}
 	var total int64
 	add := func(desc ocispec.Descriptor) {
@@ -63,18 +71,15 @@ func contentSize(ctx context.Context, store Store, referrer ocispec.Descriptor) 
 			total += desc.Size
 		}
 	}
-	err = artifact.Walk(ctx, referrer, m, artifact.Visitor{
+	_ = artifact.Walk(ctx, referrer, m, artifact.Visitor{ // fails where it is too deep, or too much
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
 			add(desc)
-			below, _ := Manifest(ctx, store, desc) // nil goes no deeper
+			below, _ := r.child(ctx, desc) // nil goes no deeper
 			return below, nil
 		},
 		Blob: func(_ context.Context, _, desc ocispec.Descriptor, _ []byte) error { add(desc); return nil },
 	})
-	if ctx.Err() == nil {
-		err = nil // of what is too deep, or too much
-	}
-	return total, err
+	return total
 }
 
 // Manifest reads and parses a manifest or index; its media type need not be known.

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
@@ -40,6 +41,9 @@ type imageWalk struct {
 func (w *imageWalk) down(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if w.seen[desc.Digest] {
 		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	w.seen[desc.Digest] = true
 	if depth > MaxImageNesting && artifact.IsIndex(desc.MediaType) {

@@ -105,19 +105,30 @@ func (r Referrer) Descriptor() ocispec.Descriptor {
 
 // Read returns the image with all its stored referrers.
 func Read(ctx context.Context, store Store, image images.Image) (*Image, error) {
+	out, err := read(ctx, store, image)
+	if err = ended(ctx, err); err != nil {
+		return nil, fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	return out, nil
+}
+
+func read(ctx context.Context, store Store, image images.Image) (*Image, error) {
 	out := &Image{Name: image.Name, Digest: image.Target.Digest, Status: labels.Unknown, Referrers: []Referrer{}, Subjects: []Subject{}}
 	subjects, err := subjectsOf(ctx, store, image.Target)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", image.Name, err)
+		return nil, err
 	}
 	t := newTree(store)
 	for i, desc := range subjects {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		info, err := store.Info(ctx, desc.Digest)
 		if errdefs.IsNotFound(err) && i > 0 {
 			continue // a platform that was not pulled
 		}
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", image.Name, err)
+			return nil, err
 		}
 		s := Subject{Descriptor: desc}
 		s.Status, s.Checked = labels.ReadCheckmark(info.Labels)
@@ -125,7 +136,7 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 		out.Subjects = append(out.Subjects, s)
 		referrers, err := t.of(ctx, desc.Digest, info.Labels, maxDepth)
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", image.Name, err)
+			return nil, err
 		}
 		out.Referrers = append(out.Referrers, referrers...)
 	}
@@ -134,24 +145,28 @@ func Read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 
 // Referrers returns the referrers that are stored with one subject, each complete,
 // sorted by digest; theirs are for another call. Their artifact types are those of
-// their manifests, and their annotations those that tell what they are. A subject that is not stored is an
-// errdefs.ErrNotFound; one without referrers has none.
+// their manifests, and their annotations those that tell what they are. A subject that is
+// not stored is an errdefs.ErrNotFound; one without referrers has none.
 func Referrers(ctx context.Context, store Store, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	info, err := store.Info(ctx, subject.Digest)
 	if err != nil {
-		return nil, err
+		return nil, ended(ctx, err)
 	}
 	referrers, err := newTree(store).of(ctx, subject.Digest, info.Labels, 1)
+	if err != nil {
+		return nil, err
+	}
 	var out []ocispec.Descriptor
-	for _, r := range referrers {
-		switch missing := Complete(ctx, store, r.Descriptor()); {
-		case missing == nil:
-			out = append(out, r.Descriptor())
-		case ctx.Err() != nil:
+	r := newReader(store)
+	for _, referrer := range referrers {
+		if missing := r.complete(ctx, referrer.Descriptor()); missing == nil {
+			out = append(out, referrer.Descriptor())
+		}
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // Provider returns Referrers as a content.ReferrersProvider, as containerd's

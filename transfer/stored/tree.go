@@ -17,12 +17,18 @@ import (
 type tree struct {
 	store   Store
 	above   map[digest.Digest]bool
-	read    map[digest.Digest]Referrer // each manifest once, however often it is tied
+	read    map[digest.Digest]*tied // each manifest once, however often it is tied
 	entries int
 }
 
+// tied is what is tied to some subject.
+type tied struct {
+	referrer Referrer
+	labels   map[string]string
+}
+
 func newTree(store Store) *tree {
-	return &tree{store: store, above: map[digest.Digest]bool{}, read: map[digest.Digest]Referrer{}}
+	return &tree{store: store, above: map[digest.Digest]bool{}, read: map[digest.Digest]*tied{}}
 }
 
 // of returns what the labels tie to the subject, and to that. What is tied but
@@ -42,20 +48,17 @@ func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[
 		if t.entries++; t.entries > maxEntries {
 			return nil, fmt.Errorf("more than %d referrers: %w", maxEntries, errdefs.ErrResourceExhausted)
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		info, err := t.store.Info(ctx, dgst)
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
+		found, err := t.find(ctx, dgst)
+		if err = ended(ctx, err); err != nil {
 			return nil, err
 		}
-		r := t.referrer(ctx, info)
+		if found == nil {
+			continue
+		}
+		r := found.referrer
 		r.Subject = subject
 		r.Unlisted = labels.UnlistedSince(subjectLabels, dgst)
-		if r.Referrers, err = t.of(ctx, dgst, info.Labels, depth-1); err != nil {
+		if r.Referrers, err = t.of(ctx, dgst, found.labels, depth-1); err != nil {
 			return nil, err
 		}
 		out = append(out, r)
@@ -63,10 +66,27 @@ func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[
 	return out, nil
 }
 
-func (t *tree) referrer(ctx context.Context, info content.Info) Referrer {
-	if r, known := t.read[info.Digest]; known {
-		return r
+// find reads what is tied under a digest. It returns nil where that is gone.
+func (t *tree) find(ctx context.Context, dgst digest.Digest) (*tied, error) {
+	if found, ok := t.read[dgst]; ok {
+		return found, nil
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	info, err := t.store.Info(ctx, dgst)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	var found *tied
+	if err == nil {
+		found = &tied{t.referrer(ctx, info), info.Labels}
+	}
+	t.read[dgst] = found
+	return found, nil
+}
+
+func (t *tree) referrer(ctx context.Context, info content.Info) Referrer {
 	r := Referrer{Digest: info.Digest, Size: info.Size, Annotations: map[string]string{}, ArtifactType: info.Labels[labels.ArtifactTypeKey]}
 	if m, err := Manifest(ctx, t.store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size}); err == nil {
 		r.MediaType = m.MediaType
@@ -77,6 +97,5 @@ func (t *tree) referrer(ctx context.Context, info content.Info) Referrer {
 			r.Annotations = m.Annotations
 		}
 	}
-	t.read[info.Digest] = r
 	return r
 }
