@@ -134,6 +134,36 @@ func TestHostileInputNamesItsTests(t *testing.T) {
 	}
 }
 
+// One version of Go is needed, whatever is built of this repository: the highest that a
+// containerd asks for which one of the modules pins.
+func TestOneVersionOfGo(t *testing.T) {
+	var wanted string
+	for _, dir := range []string{".", "cmd", "cmd/lts", "integration", "integration/fixture/generate"} {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(mod)
+		switch {
+		case found == nil:
+			t.Errorf("%s/go.mod names no version of Go", dir)
+		case wanted == "":
+			wanted = string(found[1])
+		case string(found[1]) != wanted:
+			t.Errorf("%s/go.mod names go %s, ./go.mod %s", dir, found[1], wanted)
+		}
+	}
+	for _, page := range []string{"README.md", "CONTRIBUTING.md"} {
+		doc, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(doc), "Go "+wanted+" or later") {
+			t.Errorf("%s does not say \"Go %s or later\"", page, wanted)
+		}
+	}
+}
+
 var (
 	numbered = regexp.MustCompile(`\.TestRow\d`)
 	testName = regexp.MustCompile(`\b\w+\.(?:Test|Fuzz)\w+`)
