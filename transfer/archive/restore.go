@@ -32,53 +32,69 @@ const maxWarnings = 10
 // What is not complete, or names another subject than its annotation says, is left
 // out and logged. The error is of the store.
 func Restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, subjects []digest.Digest, carried []ocispec.Descriptor) (int, error) {
-	bySubject := map[string][]ocispec.Descriptor{}
+	r := &restorer{store: store, labeler: labeler, bySubject: map[digest.Digest][]ocispec.Descriptor{}}
 	for _, desc := range carried {
-		subject := Subject(desc).String()
-		bySubject[subject] = append(bySubject[subject], desc)
+		subject := Subject(desc)
+		r.bySubject[subject] = append(r.bySubject[subject], desc)
 	}
-	restored, left := 0, 0
-	for len(subjects) > 0 {
-		subject := subjects[0]
-		subjects = subjects[1:]
-		referrers := bySubject[subject.String()]
-		delete(bySubject, subject.String()) // once; and none is met twice in a circle
-		var complete []digest.Digest
-		for i, desc := range referrers {
-			if slices.Contains(complete, desc.Digest) {
-				continue
-			}
-			err := fmt.Errorf("over the limit of %d referrers a subject: %w", maxReferrers, errdefs.ErrResourceExhausted)
-			if i < maxReferrers {
-				err = restore(ctx, store, labeler, subject, desc)
-			}
-			switch {
-			case err == nil:
-				complete = append(complete, desc.Digest)
-			case isLeftOut(err):
-				if left++; left <= maxWarnings {
-					log.G(ctx).WithError(err).WithField("subject", subject).WithField("digest", desc.Digest).Warn("referrers: not imported")
-				}
-			default:
-				return restored, fmt.Errorf("referrer %s of %s: %w", desc.Digest, subject, err)
-			}
+	restored := 0
+	for ; len(subjects) > 0; subjects = subjects[1:] {
+		complete, err := r.referrersOf(ctx, subjects[0])
+		if err != nil {
+			return restored, err
 		}
 		if len(complete) == 0 {
 			continue
 		}
-		if err := labeler.Tie(ctx, subject, complete, nil); err != nil {
+		if err := labeler.Tie(ctx, subjects[0], complete, nil); err != nil {
 			return restored, err
 		}
 		restored += len(complete)
 		subjects = append(subjects, complete...)
 	}
-	if left > maxWarnings {
-		log.G(ctx).Warnf("referrers: %d more not imported", left-maxWarnings)
+	if r.leftOut > maxWarnings {
+		log.G(ctx).Warnf("referrers: %d more not imported", r.leftOut-maxWarnings)
 	}
-	for subject, others := range bySubject {
+	for subject, others := range r.bySubject {
 		log.G(ctx).WithField("subject", subject).WithField("referrers", len(others)).Debug("referrers: not imported: their subject is not")
 	}
 	return restored, nil
+}
+
+// restorer is the work of one import.
+type restorer struct {
+	store     stored.Store
+	labeler   *stored.Labeler
+	bySubject map[digest.Digest][]ocispec.Descriptor // those that are not restored yet
+	leftOut   int
+}
+
+// referrersOf returns the subject's referrers that pass the check, once: none is met twice
+// in a circle.
+func (r *restorer) referrersOf(ctx context.Context, subject digest.Digest) ([]digest.Digest, error) {
+	referrers := r.bySubject[subject]
+	delete(r.bySubject, subject)
+	var complete []digest.Digest
+	for i, desc := range referrers {
+		if slices.Contains(complete, desc.Digest) {
+			continue
+		}
+		err := fmt.Errorf("over the limit of %d referrers a subject: %w", maxReferrers, errdefs.ErrResourceExhausted)
+		if i < maxReferrers {
+			err = r.restore(ctx, subject, desc)
+		}
+		switch {
+		case err == nil:
+			complete = append(complete, desc.Digest)
+		case ctx.Err() == nil && isLeftOut(err):
+			if r.leftOut++; r.leftOut <= maxWarnings {
+				log.G(ctx).WithError(err).WithField("subject", subject).WithField("digest", desc.Digest).Warn("referrers: not imported")
+			}
+		default:
+			return nil, fmt.Errorf("referrer %s of %s: %w", desc.Digest, subject, err)
+		}
+	}
+	return complete, nil
 }
 
 // KeepEntries labels an index that an import makes an image of to keep the referrers that it
@@ -107,8 +123,8 @@ func isLeftOut(err error) bool {
 }
 
 // restore checks a referrer and labels its content, so that it lives with it.
-func restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, subject digest.Digest, desc ocispec.Descriptor) error {
-	m, err := stored.Manifest(ctx, store, desc)
+func (r *restorer) restore(ctx context.Context, subject digest.Digest, desc ocispec.Descriptor) error {
+	m, err := stored.Manifest(ctx, r.store, desc)
 	if err != nil {
 		return err
 	}
@@ -126,7 +142,7 @@ func restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, s
 	} else if m.Subject.Digest != subject {
 		return fmt.Errorf("its manifest's subject is %.80q: %w", m.Subject.Digest, errdefs.ErrInvalidArgument)
 	}
-	return labelContent(ctx, store, labeler, desc, m, add)
+	return labelContent(ctx, r.store, r.labeler, desc, m, add)
 }
 
 // labelContent labels each manifest of a referrer to keep what it names, which must be

@@ -27,7 +27,7 @@ type members map[string]func(jsontext.Value) error
 
 // tolerant lets a decoder pass what is wrong within a value that another decoder reads
 // strictly: what is wrong within an entry of a listing must not refuse the others.
-var tolerant = jsontext.Options(json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)))
+var tolerant = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // readDocument reads exactly one object. The error is errdefs.ErrInvalidArgument.
 func readDocument(data []byte, read members) error {

@@ -63,28 +63,12 @@ func (w *walk) manifest(ctx context.Context, desc ocispec.Descriptor, m *Manifes
 			return err
 		}
 	}
-	for _, child := range m.Manifests {
-		if !IsReferrer(child.MediaType) {
-			if err := w.blob(ctx, desc, child); err != nil {
-				return err
-			}
-			continue
+	for _, entry := range m.Manifests {
+		visit := w.blob
+		if IsReferrer(entry.MediaType) {
+			visit = func(ctx context.Context, _, child ocispec.Descriptor) error { return w.child(ctx, child, nesting+1) }
 		}
-		first, err := w.enter(ctx, child, true)
-		if err != nil {
-			return err
-		}
-		if !first {
-			continue
-		}
-		below, err := w.visit.Manifest(ctx, Plain(child), Inline(child))
-		if err != nil {
-			return err
-		}
-		if below == nil {
-			continue
-		}
-		if err := w.manifest(ctx, Plain(child), below, nesting+1); err != nil {
+		if err := visit(ctx, desc, entry); err != nil {
 			return err
 		}
 	}
@@ -92,6 +76,19 @@ func (w *walk) manifest(ctx context.Context, desc ocispec.Descriptor, m *Manifes
 		return nil
 	}
 	return w.visit.Leave(ctx, desc, m)
+}
+
+// child visits a manifest that an index names, and goes down.
+func (w *walk) child(ctx context.Context, desc ocispec.Descriptor, nesting int) error {
+	first, err := w.enter(ctx, desc, true)
+	if err != nil || !first {
+		return err
+	}
+	m, err := w.visit.Manifest(ctx, Plain(desc), Inline(desc))
+	if err != nil || m == nil {
+		return err
+	}
+	return w.manifest(ctx, Plain(desc), m, nesting)
 }
 
 func (w *walk) blob(ctx context.Context, parent, desc ocispec.Descriptor) error {

@@ -4,68 +4,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/containerd/errdefs"
-	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
-// maxAnswer is how large the JSON of an Explanation may be. containerd's messages take
-// 16 MiB; the thousands of referrers that a hostile registry can have a pull leave,
-// with types that JSON escapes, take more.
+// maxAnswer is how large the JSON of an Explanation may be: containerd's messages take
+// 16 MiB. What a hostile registry can have a pull skip is bounded where it is recorded
+// (package gather).
 const maxAnswer = 8 << 20
 
-// maxNote is more than the note of a subject takes that some of its referrers are left
-// out, with its comma.
-const maxNote = 160
-
-// bounded returns the JSON of the explanation. Where that is over the limit it leaves
-// out referrers that are left, the last of the last subject first: those that bear on
-// no status before others, and as few as it takes. Each subject that lacks some says
-// how many. One that is still too large is errdefs.ErrResourceExhausted.
+// bounded returns the JSON of the explanation, or an errdefs.ErrResourceExhausted where it
+// is over the limit.
 func bounded(e *Explanation, limit int) ([]byte, error) {
 	data, err := encode(e)
-	if err != nil || len(data) <= limit {
-		return data, err
-	}
-	excess := len(data) - limit
-	short := *e
-	short.Subjects = slices.Clone(e.Subjects)
-	dropped := make([]int, len(short.Subjects))
-	for _, droppable := range []func(outcome.Referrer) bool{
-		func(r outcome.Referrer) bool { return r.Status == "" && r.Digest != "" },
-		func(outcome.Referrer) bool { return true },
-	} {
-		for i := len(short.Subjects) - 1; i >= 0 && excess > 0; i-- {
-			kept := []outcome.Referrer{}
-			for _, r := range slices.Backward(short.Subjects[i].Skipped) {
-				if excess <= 0 || !droppable(r) {
-					kept = append(kept, r)
-					continue
-				}
-				entry, err := encode(r)
-				if err != nil {
-					return nil, err
-				}
-				if dropped[i] == 0 {
-					excess += maxNote
-				}
-				dropped[i]++
-				excess -= len(entry) + len(",")
-			}
-			slices.Reverse(kept)
-			short.Subjects[i].Skipped = kept
-		}
-	}
-	for i, n := range dropped {
-		if n > 0 {
-			skipped := &short.Subjects[i].Skipped
-			*skipped = append(*skipped, outcome.Referrer{Reason: fmt.Sprintf("%d more were not taken; one answer tells of as many as fit into %d MiB", n, limit>>20)})
-		}
-	}
-	data, err = encode(&short)
 	if err == nil && len(data) > limit {
-		return nil, fmt.Errorf("the explanation of image %s has %d MiB without what is left, over the limit of %d MiB: %w", e.Image, len(data)>>20, limit>>20, errdefs.ErrResourceExhausted)
+		return nil, fmt.Errorf("the explanation of image %s has %d MiB, over the limit of %d MiB; ask for one platform of the image: %w", e.Image, len(data)>>20, limit>>20, errdefs.ErrResourceExhausted)
 	}
 	return data, err
 }

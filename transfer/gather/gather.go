@@ -60,8 +60,8 @@ type Config struct {
 	// Dry stores nothing: manifests are read to judge by them, and blobs are
 	// held against the limits.
 	Dry bool
-	// Keep removes no stored referrer, even if the rule prunes.
-	Keep bool
+	// NoPrune removes no stored referrer, even if the rule prunes.
+	NoPrune bool
 	// Progress, if not nil, is told of what comes in. It must be safe for
 	// concurrent use.
 	Progress transfer.ProgressFunc

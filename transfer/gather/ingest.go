@@ -37,7 +37,7 @@ func complete(cw content.Writer, desc ocispec.Descriptor) bool {
 
 // write commits an ingest with labels. One that is not complete is filled first. Where that
 // fails the ingest is removed: one that holds wrong bytes would fail every later commit.
-func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, keep map[string]string, fill func(*writer) error) (err error) {
+func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, childLabels map[string]string, fill func(*writer) error) (err error) {
 	ref := remotes.MakeRefKey(g.ctx, desc)
 	defer func() {
 		if err == nil {
@@ -58,14 +58,14 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, keep map[stri
 			return err
 		}
 	}
-	all := maps.Clone(keep)
+	all := maps.Clone(childLabels)
 	if all == nil {
 		all = map[string]string{}
 	}
 	g.source.add(all, nil)
 	err = cw.Commit(g.ctx, desc.Size, desc.Digest, content.WithLabels(all))
 	if errdefs.IsAlreadyExists(err) {
-		return g.relabel(desc, keep)
+		return g.relabel(desc, childLabels)
 	}
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", desc.Digest, err)
@@ -75,13 +75,13 @@ func (g *Gather) write(cw content.Writer, desc ocispec.Descriptor, keep map[stri
 }
 
 // relabel adds labels to content that is there already.
-func (g *Gather) relabel(desc ocispec.Descriptor, keep map[string]string) error {
+func (g *Gather) relabel(desc ocispec.Descriptor, childLabels map[string]string) error {
 	return g.config.Labeler.Change(g.ctx, desc.Digest, func(info content.Info) (map[string]string, error) {
 		if info.Size != desc.Size {
 			return nil, fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
 		}
 		add := map[string]string{}
-		maps.Copy(add, keep)
+		maps.Copy(add, childLabels)
 		g.source.add(add, info.Labels)
 		return add, nil
 	})

@@ -73,19 +73,19 @@ func (g *Gather) readStored(desc ocispec.Descriptor) ([]byte, error) {
 // storeManifest writes a manifest with labels that keep its children before they are
 // there: the collector passes over what is not. It is called with a slot, since an ingest
 // is an open file.
-func (g *Gather) storeManifest(desc ocispec.Descriptor, data []byte, keep map[string]string) error {
+func (g *Gather) storeManifest(desc ocispec.Descriptor, data []byte, childLabels map[string]string) error {
 	if g.config.Dry {
 		return nil
 	}
 	desc = artifact.Plain(desc)
 	cw, err := g.openIngest(desc)
 	if errdefs.IsAlreadyExists(err) {
-		return g.relabel(desc, keep)
+		return g.relabel(desc, childLabels)
 	}
 	if err != nil {
 		return err
 	}
-	return g.write(cw, desc, keep, func(w *writer) error { return w.restart(data) })
+	return g.write(cw, desc, childLabels, func(w *writer) error { return w.restart(data) })
 }
 
 // bringManifest reads and stores a manifest that an index within a referrer names.

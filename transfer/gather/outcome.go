@@ -26,7 +26,7 @@ func (g *Gather) outcome() *outcome.Outcome {
 			Status: s.status, Answers: s.answers, Taken: s.taken, Skipped: s.skipped, Why: s.why(),
 		}
 		if s.forgotten > 0 {
-			subject.Skipped = append(subject.Skipped, outcome.Referrer{Reason: fmt.Sprintf("%d more were not taken; one pull tells of %d", s.forgotten, maxRemembered)})
+			subject.Skipped = append(subject.Skipped, outcome.Referrer{Reason: fmt.Sprintf("%d more were not taken; one pull tells of as many as fit into %d MiB", s.forgotten, maxRemembered>>20)})
 		}
 		out.Subjects = append(out.Subjects, subject)
 	}

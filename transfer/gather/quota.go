@@ -45,11 +45,13 @@ const (
 	// indexes of small artifacts has tens of thousands in few bytes, each a request and
 	// a file.
 	maxPieces = 10_000
-	// maxRemembered is how many entries of listings one pull keeps in memory after it
-	// has judged them: those that it skipped, with their reasons, and those that it can
-	// compare with what is stored. A thousand subjects with a thousand entries each
-	// would fill a node's memory.
-	maxRemembered = 10_000
+	// maxRemembered is how many bytes one pull keeps of the entries of listings after it
+	// has judged them: those that it skipped, with their reasons, as explain's JSON has
+	// them, and those that it can compare with what is stored. A thousand subjects with
+	// a thousand entries each would fill a node's memory.
+	maxRemembered = 4 << 20
+	// maxDoubts is how many bytes more are for reasons to doubt a status.
+	maxDoubts = 2 << 20
 )
 
 // quota holds every limit and counter of one pull. Its methods take something from what
@@ -68,7 +70,7 @@ type quota struct {
 	bytes      int64               // that those hold
 	failed     int                 // requests for manifests that failed
 	discarded  int64               // bytes of manifests that came to nothing
-	remembered int                 // entries of listings that are kept in memory
+	remembered int                 // bytes of what is kept of listings
 }
 
 // acceptedKey counts what the image's index holds apart from what a registry lists: neither
@@ -188,14 +190,19 @@ func (q *quota) reserve(desc ocispec.Descriptor) error {
 	return nil
 }
 
-// remember counts entries of listings that are kept in memory.
-func (q *quota) remember(n int) error {
+// remember counts bytes that are kept of listings. A reason to doubt a status finds room
+// where others find none.
+func (q *quota) remember(bytes int, doubt bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n > maxRemembered-q.remembered {
-		return exhausted(outcome.LimitOther, "one pull tells of %d", maxRemembered)
+	limit := maxRemembered
+	if doubt {
+		limit += maxDoubts
 	}
-	q.remembered += n
+	if bytes > limit-q.remembered {
+		return exhausted(outcome.LimitOther, "one pull tells of as many as fit into %d MiB", maxRemembered>>20)
+	}
+	q.remembered += bytes
 	return nil
 }
 

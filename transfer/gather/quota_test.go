@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -75,8 +77,9 @@ func TestQuota(t *testing.T) {
 			q.fail(errdefs.ErrFailedPrecondition)
 			return err
 		}},
-		{"entries that are remembered", outcome.LimitOther, "10000", 100, func(q *quota, _ int) error { return q.remember(100) }},
-		{"entries that never fit", outcome.LimitOther, "10000", 0, func(q *quota, _ int) error { return q.remember(10_001) }},
+		{"what is remembered", outcome.LimitOther, "4 MiB", 64, func(q *quota, _ int) error { return q.remember(64<<10, false) }},
+		{"doubts that are remembered", outcome.LimitOther, "4 MiB", 96, func(q *quota, _ int) error { return q.remember(64<<10, true) }},
+		{"what never fits", outcome.LimitOther, "4 MiB", 0, func(q *quota, _ int) error { return q.remember(4<<20+1, false) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -128,35 +131,38 @@ func TestQuotaLeft(t *testing.T) {
 	}
 }
 
-// A thousand entries for each of many subjects are judged, and not all remembered;
-// why a subject cannot be trusted is.
+// A thousand entries for each of many subjects are judged, and not all remembered, whatever
+// their types make of their JSON: what explain answers fits into a message. Why a subject
+// cannot be trusted is remembered.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
-	const entries = 900
-	w := newWorld(t)
-	subjects := maxRemembered/entries + 3
-	g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{"signatures"}}))
-	defer g.Close()
-	for i := range subjects {
-		subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(i)), Size: 1}
-		listed := []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: signature, Digest: digest.FromString("not there"), Size: 1}}
-		for j := range entries {
-			listed = append(listed, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: digest.FromString(fmt.Sprint(i, j)), Size: 1})
-		}
-		w.list(subject, listed...)
-		g.Image(subject)
-	}
-	out := g.Wait(w.ctx)
-	told := 0
-	for i, s := range out.Subjects {
-		told += len(s.Skipped) + len(g.subjects[i].asked.found)
-		if s.Status != labels.Unknown || len(s.Doubts()) != 1 {
-			t.Errorf("%s is %s with doubts %q, want unknown, for the signature that is not there", s.Digest, s.Status, s.Doubts())
-		}
-		if !strings.HasPrefix(s.Why, "unknown; "+digest.FromString("not there").String()) || !strings.Contains(s.Why, fmt.Sprintf("and %d more", entries+2-6)) {
-			t.Errorf("%s: %q does not count the rest", s.Digest, s.Why)
-		}
-	}
-	if most := maxRemembered + (minDoubts+1)*subjects; told > most || told < maxRemembered/2 {
-		t.Errorf("%d entries are remembered, want %d at most", told, most)
+	const entries, subjects = 900, 20
+	for name, unwanted := range map[string]string{"a type": spdx, "control characters": strings.Repeat("\x01", artifact.MaxTypeLength)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			g := New(w.ctx, w.config(policy.Rule{ArtifactTypes: []string{"signatures"}}))
+			defer g.Close()
+			for i := range subjects {
+				subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(i)), Size: 1}
+				listed := []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: signature, Digest: digest.FromString("not there"), Size: 1}}
+				for j := range entries {
+					listed = append(listed, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: unwanted, Digest: digest.FromString(fmt.Sprint(i, j)), Size: 1})
+				}
+				w.list(subject, listed...)
+				g.Image(subject)
+			}
+			out := g.Wait(w.ctx)
+			for _, s := range out.Subjects {
+				if s.Status != labels.Unknown || len(s.Doubts()) != 1 {
+					t.Errorf("%s is %s with doubts %q, want unknown, for the signature that is not there", s.Digest, s.Status, s.Doubts())
+				}
+				if !strings.HasPrefix(s.Why, "unknown; "+digest.FromString("not there").String()) || !strings.Contains(s.Why, fmt.Sprintf("and %d more", entries+2-6)) {
+					t.Errorf("%s: %q does not count the rest", s.Digest, s.Why)
+				}
+			}
+			data, err := json.Marshal(out.Subjects)
+			if most := maxRemembered + maxDoubts + subjects*1024; err != nil || len(data) > most || len(data) < maxRemembered/2 {
+				t.Errorf("the outcome's JSON has %d bytes, %v, want %d at most", len(data), err, most)
+			}
+		})
 	}
 }

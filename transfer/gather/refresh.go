@@ -110,19 +110,19 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 			missed[dgst] = now
 		}
 	}
-	g.keepMissed(ctx, s, existing, missed, change)
+	g.markMissed(ctx, s, existing, missed, change)
 	return change
 }
 
-// keepMissed marks what is no longer listed, or unties it where the rule prunes. A
+// markMissed marks what is no longer listed, or unties it where the rule prunes. A
 // subject keeps no more of it than it may have referrers, those that were missed
 // last: who signs anew every day must not fill the node's disq.
-func (g *Gather) keepMissed(ctx context.Context, s outcome.Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
+func (g *Gather) markMissed(ctx context.Context, s outcome.Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
 	most := g.config.Limits.MaxReferrers
 	if g.config.Selection.Prune() {
 		most = 0
 	}
-	if g.config.Keep {
+	if g.config.NoPrune {
 		most = len(missed)
 	}
 	latest := slices.SortedFunc(maps.Keys(missed), func(a, b digest.Digest) int {

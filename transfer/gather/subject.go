@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -14,8 +15,11 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
-// minDoubts is how many of each subject's reasons to doubt are kept in any case.
+// minDoubts is how many of each subject's reasons to doubt may use the room for doubts.
 const minDoubts = 8
+
+// digestBytes is about how many bytes a digest takes that is kept to compare.
+const digestBytes = 128
 
 // subject is a manifest or index that is asked about.
 type subject struct {
@@ -29,7 +33,7 @@ type subject struct {
 	mu        sync.Mutex
 	seen      map[sighting]bool          // referrers that are being taken, or were
 	latest    map[digest.Digest]*attempt // to take each of them
-	listed    bool                       // the registry has answered
+	answered  bool                       // the registry has, for its listing
 	base      labels.Status              // no better than this, whatever it answers
 	status    labels.Status
 	answers   []outcome.Answer
@@ -57,14 +61,15 @@ func (s *subject) doubt(why error) { s.skip(candidate{}, labels.Unknown, why) }
 
 // note is for those who hold s.mu.
 func (s *subject) note(r outcome.Referrer) {
-	if !s.listed {
+	if !s.answered {
 		s.base = s.base.Worse(r.Status)
 	}
 	s.status = s.status.Worse(r.Status)
 	if r.Status != "" {
 		s.doubts++
 	}
-	if (r.Status == "" || s.doubts > minDoubts) && s.quota.remember(1) != nil {
+	data, err := json.Marshal(r)
+	if err != nil || s.quota.remember(len(data), r.Status != "" && s.doubts <= minDoubts) != nil {
 		s.forgotten++
 		return
 	}
@@ -79,8 +84,8 @@ func (s *subject) setListing(listing discovery.Listing) {
 	if s.status = s.base.Worse(listing.Status); s.status == labels.Absent && len(s.taken) > 0 {
 		s.status = labels.Present
 	}
-	s.listed = true
-	if s.quota.remember(len(listing.Referrers)+len(listing.Rejected)) == nil {
+	s.answered = true
+	if s.quota.remember(digestBytes*(len(listing.Referrers)+len(listing.Rejected)), false) == nil {
 		s.asked.listing(listing)
 	}
 }

@@ -119,11 +119,11 @@ func (g *Gather) receiveManifest(a *attempt) error {
 		return err
 	}
 	a.manifest = m
-	keep := labels.Children(m.Children()...)
+	childLabels := labels.Children(m.Children()...)
 	if a.legacy != "" {
-		keep[labels.ArtifactTypeKey] = m.ArtifactType // as it was judged
+		childLabels[labels.ArtifactTypeKey] = m.ArtifactType // as it was judged
 	}
-	return g.storeManifest(a.Descriptor, data, keep)
+	return g.storeManifest(a.Descriptor, data, childLabels)
 }
 
 // judge holds what the manifest says against the rule, and then against the limits.

@@ -129,10 +129,8 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 	}
 }
 
-// do makes one attempt with the token that is there, and within its time a few to
-// connect. A host that fails to answer is marked; one that redirects to storage that
-// fails is not, and neither is one whose token service fails.
-func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response, error) {
+// newRequest returns the request with the headers of the operator and the client.
+func (r *Repository) newRequest(h *Host, q request) (*http.Request, error) {
 	req, err := http.NewRequest(q.method, q.url.String(), nil)
 	if err != nil {
 		return nil, err
@@ -157,7 +155,17 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	// Decompressing untrusted data is a way to be robbed of
 	// memory, and content that is addressed by digest gains nothing from it.
 	req.Header.Set("Accept-Encoding", "identity")
+	return req, nil
+}
 
+// do makes one attempt with the token that is there. A host that fails to answer is marked;
+// one that redirects to storage that fails is not, and neither is one whose token service
+// fails.
+func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response, error) {
+	req, err := r.newRequest(h, q)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	limit := time.AfterFunc(r.limits.Request, func() { cancel(errTimeout(r.limits.Request, "headers")) })
 	answered := h.await(cancel)
@@ -167,30 +175,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 		cancel(nil)
 		return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 	}
-	client := http.Client{}
-	if h.Client != nil {
-		client.Transport, client.Jar = h.Client.Transport, h.Client.Jar
-	}
-	var asked *url.URL // of the redirects, the last
-	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		asked = req.URL
-		if q.body != nil && (req.Method != q.method || req.URL.Host != via[0].URL.Host) {
-			return http.ErrUseLastResponse // the body would be lost, or another host's
-		}
-		return r.checkRedirect(req, via)
-	}
-	var resp *http.Response
-	for dial := 1; ; dial++ {
-		asked = q.url
-		resp, err = client.Do(req.WithContext(ctx))
-		r.observe(q.url, resp)
-		if dial >= min(dials, r.limits.Attempts) || !refused(err) || sleep(ctx, r.wait(dial, nil)) != nil {
-			break
-		}
-		if req.GetBody != nil {
-			req.Body, _ = req.GetBody() // of bytes in memory: cannot fail
-		}
-	}
+	resp, asked, err := r.send(ctx, h, q, req)
 	limit.Stop()
 	answered()
 	timeout := context.Cause(ctx)
@@ -201,20 +186,54 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	if err == nil {
 		resp.Body.Close()
 	}
-	// The client's own error names the address with all its secrets.
-	if wrapped := new(url.Error); errors.As(err, &wrapped) {
-		err = wrapped.Err
-	}
+	err = plainError(err)
 	if timeout != nil {
 		err = timeout
-	} else if strings.Contains(err.Error(), "Location header") { // quoted whole
-		err = fmt.Errorf("its redirect cannot be read: %w", errdefs.ErrInvalidArgument)
 	}
 	if asked.Host == h.Host {
 		h.markDown(err)
 	}
 	cancel(nil)
 	return nil, fmt.Errorf("%s %s: %w", q.method, redact(asked), err)
+}
+
+// send sends the request, and within its time a few times where a connection is refused. It
+// returns which address was asked last: redirects may have led elsewhere.
+func (r *Repository) send(ctx context.Context, h *Host, q request, req *http.Request) (resp *http.Response, asked *url.URL, err error) {
+	client := http.Client{}
+	if h.Client != nil {
+		client.Transport, client.Jar = h.Client.Transport, h.Client.Jar
+	}
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		asked = req.URL
+		if q.body != nil && (req.Method != q.method || req.URL.Host != via[0].URL.Host) {
+			return http.ErrUseLastResponse // the body would be lost, or another host's
+		}
+		return r.checkRedirect(req, via)
+	}
+	for dial := 1; ; dial++ {
+		asked = q.url
+		resp, err = client.Do(req.WithContext(ctx))
+		r.observe(q.url, resp)
+		if dial >= min(dials, r.limits.Attempts) || !refused(err) || sleep(ctx, r.wait(dial, nil)) != nil {
+			return resp, asked, err
+		}
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody() // of bytes in memory: cannot fail
+		}
+	}
+}
+
+// plainError takes the address out of a client's error, which names it with all its
+// secrets.
+func plainError(err error) error {
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	if err != nil && strings.Contains(err.Error(), "Location header") { // quoted whole
+		err = fmt.Errorf("its redirect cannot be read: %w", errdefs.ErrInvalidArgument)
+	}
+	return err
 }
 
 // tokenTimeout is how long a token may take whose request gave up on it.

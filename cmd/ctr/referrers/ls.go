@@ -102,7 +102,7 @@ Examples:
 		read.Referrers = matching(read.Referrers, wanted, depth)
 		if cmd.Bool("quiet") {
 			err = printDigests(cmd.Root().Writer, read, wanted)
-		} else {
+		} else if err = read.AddSizes(ctx, client.ContentStore()); err == nil {
 			err = printImage(cmd.Root().Writer, read, format)
 		}
 		if err != nil {
@@ -138,6 +138,9 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 	read, failed := []*stored.Image{}, 0
 	for _, image := range list {
 		r, err := stored.Read(ctx, client.ContentStore(), image)
+		if err == nil && format != "" && format != "table" { // which prints no sizes
+			err = r.AddSizes(ctx, client.ContentStore())
+		}
 		if err != nil {
 			failed++
 			fmt.Fprintln(cmd.Root().ErrWriter, "ctr:", printable(err.Error()))
