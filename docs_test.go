@@ -83,6 +83,43 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	}
 }
 
+// Every constant of package transfer and those below it that is named as a limit stands in
+// the tables of docs/configuration.md, and these name no other.
+func TestEveryFixedLimitIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant := regexp.MustCompile(`(?m)^\s*(?:const )?([mM]ax[A-Z]\w*)\s*=`)
+	have := map[string]bool{}
+	err = filepath.WalkDir("transfer", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, name := range constant.FindAllSubmatch(text, -1) {
+			have[fmt.Sprintf("%s.%s", filepath.Base(filepath.Dir(path)), name[1])] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range have {
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/configuration.md, section Fixed limits, has not %s", name)
+		}
+	}
+	for _, named := range regexp.MustCompile("`(\\w+\\.[mM]ax[A-Z]\\w*)`").FindAllStringSubmatch(string(doc), -1) {
+		if !have[named[1]] {
+			t.Errorf("docs/configuration.md, section Fixed limits, has %s, which is gone", named[1])
+		}
+	}
+}
+
 // Every row of docs/hostile-input.md names its tests, or the page that says why there
 // is none; each is in the tree, in the package that the row names. A test that is
 // named after the number of a row would tell no one what it holds.
