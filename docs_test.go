@@ -83,6 +83,43 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	}
 }
 
+// Every constant of package transfer and those below it that is named as a limit stands in
+// the tables of docs/configuration.md, and these name no other.
+func TestEveryFixedLimitIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant := regexp.MustCompile(`(?m)^\s*(?:const )?([mM]ax[A-Z]\w*)\s*=`)
+	have := map[string]bool{}
+	err = filepath.WalkDir("transfer", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, name := range constant.FindAllSubmatch(text, -1) {
+			have[fmt.Sprintf("%s.%s", filepath.Base(filepath.Dir(path)), name[1])] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range have {
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/configuration.md, section Fixed limits, has not %s", name)
+		}
+	}
+	for _, named := range regexp.MustCompile("`(\\w+\\.[mM]ax[A-Z]\\w*)`").FindAllStringSubmatch(string(doc), -1) {
+		if !have[named[1]] {
+			t.Errorf("docs/configuration.md, section Fixed limits, has %s, which is gone", named[1])
+		}
+	}
+}
+
 // Every row of docs/hostile-input.md names its tests, or the page that says why there
 // is none; each is in the tree, in the package that the row names. A test that is
 // named after the number of a row would tell no one what it holds.
@@ -131,6 +168,36 @@ func TestHostileInputNamesItsTests(t *testing.T) {
 	}
 	if rows < 50 {
 		t.Errorf("docs/hostile-input.md: %d rows with tests, the format of its tables has changed", rows)
+	}
+}
+
+// One version of Go is needed, whatever is built of this repository: the highest that a
+// containerd asks for which one of the modules pins.
+func TestOneVersionOfGo(t *testing.T) {
+	var wanted string
+	for _, dir := range []string{".", "cmd", "cmd/lts", "integration", "integration/fixture/generate"} {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(mod)
+		switch {
+		case found == nil:
+			t.Errorf("%s/go.mod names no version of Go", dir)
+		case wanted == "":
+			wanted = string(found[1])
+		case string(found[1]) != wanted:
+			t.Errorf("%s/go.mod names go %s, ./go.mod %s", dir, found[1], wanted)
+		}
+	}
+	for _, page := range []string{"README.md", "CONTRIBUTING.md"} {
+		doc, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(doc), "Go "+wanted+" or later") {
+			t.Errorf("%s does not say \"Go %s or later\"", page, wanted)
+		}
 	}
 }
 

@@ -1,6 +1,6 @@
 module github.com/transfer-referrers/transfer-referrers
 
-go 1.26.2
+go 1.26.8
 
 require (
 	github.com/containerd/containerd/api v1.11.0

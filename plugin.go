@@ -20,10 +20,11 @@
 //	transfer/gather     one pull's work: subjects in, content store out
 //	transfer/discovery  what refers to one subject, and how well that is known
 //	transfer/remote     bounded requests to a repository's registry hosts
-//	transfer/artifact   reading manifests from untrusted sources
+//	transfer/outcome    what a pull found, took and skipped, and why
+//	transfer/artifact   facts about manifests from untrusted sources
 //	transfer/labels     the labels that tie referrers to their subjects
-//	transfer/stored     reading an image's referrers back from the store
-//	transfer/archive    exporting images with their referrers
+//	transfer/stored     tying referrers in the store and reading them back
+//	transfer/archive    exporting images with their referrers, and tying an import's
 //	transfer/explain    what a pull would take, and why
 //	transfer/metrics    counting what pulls did
 //	transfer/push       carrying stored referrers after a pushed image

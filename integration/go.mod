@@ -1,6 +1,6 @@
 module github.com/transfer-referrers/transfer-referrers/integration
 
-go 1.26.6
+go 1.26.8
 
 replace github.com/transfer-referrers/transfer-referrers => ../
 

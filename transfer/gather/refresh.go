@@ -116,7 +116,7 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 
 // markMissed marks what is no longer listed, or unties it where the rule prunes. A
 // subject keeps no more of it than it may have referrers, those that were missed
-// last: who signs anew every day must not fill the node's disq.
+// last: who signs anew every day must not fill the node's disk.
 func (g *Gather) markMissed(ctx context.Context, s outcome.Subject, existing map[string]string, missed map[digest.Digest]time.Time, change map[string]string) {
 	most := g.config.Limits.MaxReferrers
 	if g.config.Selection.Prune() {

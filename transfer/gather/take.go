@@ -139,9 +139,8 @@ func (g *Gather) judge(a *attempt, m *artifact.Manifest) error {
 	return g.quota.reserve(a.Descriptor)
 }
 
-// admit reports whether the manifest is a referrer of the subject that is wanted. One
-//
-//	that says nothing of its type itself gets that by which it was met.
+// admit reports whether the manifest is a referrer of the subject that is wanted. A
+// manifest that says nothing of its type itself gets that by which it was met.
 func (g *Gather) admit(a *attempt, m *artifact.Manifest) error {
 	switch {
 	case m.Subject != nil && m.Subject.Digest != a.subject.desc.Digest:

@@ -58,7 +58,7 @@ func (g *Gather) listSpan(s *subject) (context.Context, *tracing.Span) {
 func endListing(span *tracing.Span, listing discovery.Listing, err error) {
 	span.SetAttributes(
 		tracing.Attribute("referrers.status", string(listing.Status)),
-		tracing.Attribute("referrers.answered", len(listing.Referrers)),
+		tracing.Attribute("referrers.listed", len(listing.Referrers)),
 		tracing.Attribute("referrers.rejected", len(listing.Rejected)))
 	if err == nil && listing.Status == labels.Unknown {
 		err = unknown(listing.Answers)

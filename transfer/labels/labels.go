@@ -19,9 +19,10 @@ const (
 	StatusKey = "transfer-referrers/status"
 	// CheckedKey stands beside it: when that was learnt (RFC 3339, UTC).
 	CheckedKey = "transfer-referrers/checked"
-	// ArtifactTypeKey stands on a referrer whose manifest does not tell its
-	// type: what it was taken for. cosign's tags name types that no
-	// manifest carries.
+	// ArtifactTypeKey stands on a referrer that no listing vouches for: from one
+	// of cosign's tags, the image's index, or an archive that alone names its
+	// subject. It is the type that the referrer was taken for, which its manifest
+	// need not carry.
 	ArtifactTypeKey = "transfer-referrers/artifact-type"
 
 	// SourceKey stands on what a pull stored of a referrer: the repositories,
