@@ -51,44 +51,10 @@ func readObject(data jsontext.Value, read members) error {
 	case open.Kind() != '{':
 		return fmt.Errorf("%s is no object", open.Kind())
 	}
-	var first error
-	note := func(err error) {
-		if first == nil {
-			first = err
-		}
-	}
-	var (
-		unquoted []byte
-		seen     = map[string]bool{}
-		unknown  []string // sorted in the end: a map of a thousand costs three times as much
-	)
-	twice := func(name string) error { return fmt.Errorf("the field %.80q stands there twice", name) }
+	o := &object{read: read, seen: map[string]bool{}}
 	for dec.PeekKind() == '"' {
-		quoted, err := dec.ReadValue()
-		if err != nil {
+		if err := o.member(dec); err != nil {
 			return err
-		}
-		if unquoted, err = jsontext.AppendUnquote(unquoted[:0], quoted); err != nil {
-			return err // of invalid UTF-8
-		}
-		name := string(unquoted)
-		value, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		switch known := read[name]; {
-		case seen[name]:
-			note(twice(name))
-		case len(seen)+len(unknown) == maxMembers:
-			return fmt.Errorf("an object has more than %d fields", maxMembers)
-		case known != nil:
-			seen[name] = true
-			if err := known(value); err != nil {
-				note(fmt.Errorf("field %q: %w", name, err))
-			}
-		default:
-			unknown = append(unknown, name)
-			note(checkUnknown(name, value, read))
 		}
 	}
 	if _, err := dec.ReadToken(); err != nil {
@@ -97,14 +63,62 @@ func readObject(data jsontext.Value, read members) error {
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return errors.New("data after the end")
 	}
-	slices.Sort(unknown)
-	for i, name := range unknown {
-		if i > 0 && name == unknown[i-1] {
-			note(twice(name))
+	slices.Sort(o.unknown)
+	for i, name := range o.unknown {
+		if i > 0 && name == o.unknown[i-1] {
+			o.note(errTwice(name))
 		}
 	}
-	return first
+	return o.wrong
 }
+
+// object is an object that is being read.
+type object struct {
+	read    members
+	seen    map[string]bool
+	unknown []string // sorted in the end: a map of a thousand costs three times as much
+	wrong   error    // the first of what is wrong
+	name    []byte   // of the last member
+}
+
+func (o *object) note(err error) {
+	if o.wrong == nil {
+		o.wrong = err
+	}
+}
+
+// member reads the next member. The error ends the object: what follows cannot be read.
+func (o *object) member(dec *jsontext.Decoder) error {
+	quoted, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if o.name, err = jsontext.AppendUnquote(o.name[:0], quoted); err != nil {
+		return err // of invalid UTF-8
+	}
+	name := string(o.name)
+	value, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch known := o.read[name]; {
+	case o.seen[name]:
+		o.note(errTwice(name))
+	case len(o.seen)+len(o.unknown) == maxMembers:
+		return fmt.Errorf("an object has more than %d fields", maxMembers)
+	case known != nil:
+		o.seen[name] = true
+		if err := known(value); err != nil {
+			o.note(fmt.Errorf("field %q: %w", name, err))
+		}
+	default:
+		o.unknown = append(o.unknown, name)
+		o.note(checkUnknown(name, value, o.read))
+	}
+	return nil
+}
+
+func errTwice(name string) error { return fmt.Errorf("the field %.80q stands there twice", name) }
 
 // checkUnknown looks at a member that is not read. It must not be a known one in another
 // case, nor hold what no strict reader takes.

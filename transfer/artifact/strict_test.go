@@ -209,8 +209,7 @@ var (
 // lest nothing be taken.
 func oddDocument(r *rand.Rand) string {
 	oneOf := func(list []string) string { return list[r.IntN(len(list))] }
-	var object func(fields []string, honest func(field string) string) string
-	object = func(fields []string, honest func(string) string) string {
+	object := func(fields []string, honest func(string) string) string {
 		var members []string
 		for range r.IntN(5) {
 			field := oneOf(fields)
