@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,6 +88,12 @@ func (l *layout) write() string {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	return l.writeRaw(index)
+}
+
+// writeRaw writes an archive of the layout's content with another index.json.
+func (l *layout) writeRaw(index []byte) string {
+	l.t.Helper()
 	l.blobs[ocispec.ImageIndexFile] = index
 	l.blobs[ocispec.ImageLayoutFile] = []byte(`{"imageLayoutVersion":"1.0.0"}`)
 	var out bytes.Buffer
@@ -216,4 +223,111 @@ func TestImportOfReferrersAlone(t *testing.T) {
 	if names := imageNames(t, d); !slices.Equal(names, []string{image}) {
 		t.Errorf("image records: %q", names)
 	}
+}
+
+// Registries and tools say in other annotations than containerd's what an entry refers to.
+func TestImportByOtherAnnotations(t *testing.T) {
+	const image = "example.com/app:v1"
+	d := startDaemon(t, active(everything))
+	for _, key := range []string{"org.opencontainers.image.referrer.subject", "org.olareg.referrer.subject"} {
+		t.Run(key, func(t *testing.T) {
+			l := newLayout(t)
+			index, manifest := l.image(image)
+			var want []string
+			for _, subject := range []ocispec.Descriptor{index, manifest} {
+				sbom := l.sbom(subject, "sbom")
+				want = append(want, fmt.Sprintf("%s of %s: application/spdx+json", sbom.Digest, subject.Digest))
+				sbom.Annotations = map[string]string{key: subject.Digest.String(), ocispec.AnnotationRefName: "v1"}
+				l.index.Manifests = append(l.index.Manifests, sbom)
+			}
+			// One that lies is left out, though its subject is in the archive.
+			liar := l.sbom(index, "liar")
+			liar.Annotations = map[string]string{key: manifest.Digest.String()}
+			l.index.Manifests = append(l.index.Manifests, liar)
+			slices.Sort(want)
+			printed := ctr(t, d, "images", "import", "--no-unpack", "--platform", "linux/amd64", "--base-name", "example.com/app", l.write())
+			wantSaid(t, d, printed, len(want))
+			collect(t, d)
+			wantRecord(t, d, image, index.Digest)
+			if got := tied(ls(t, d, image).Referrers); !slices.Equal(got, want) {
+				t.Errorf("tied are %q, want %q", got, want)
+			}
+			removed(t, d)
+		})
+	}
+}
+
+// A name that only looks like a tag of referrers is an image's.
+func TestImportOfImagesWithDigestsInTheirTags(t *testing.T) {
+	d := startDaemon(t, active(everything))
+	for name, tag := range map[string]func(index, manifest ocispec.Descriptor) string{
+		"its own digest, as tools that mirror by digest have it": func(index, _ ocispec.Descriptor) string { return "sha256-" + index.Digest.Encoded() },
+		"what it was built from": func(ocispec.Descriptor, ocispec.Descriptor) string {
+			return "build-" + digest.FromString("sources").Encoded()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLayout(t)
+			index, manifest := l.image("example.com/app:v1")
+			l.index.Manifests[0].Annotations[images.AnnotationImageName] = "example.com/app:" + tag(index, manifest)
+			imported(t, d, l.write(), "example.com/app:"+tag(index, manifest), index.Digest, "--no-unpack")
+			removed(t, d)
+		})
+	}
+}
+
+// What lies under cosign's tag of an image that is elsewhere can be imported as it can be
+// pulled.
+func TestImportOfASignatureAsAnImage(t *testing.T) {
+	l := newLayout(t)
+	signature := l.manifest(`{"architecture":"","os":"","rootfs":{"type":"layers","diff_ids":[]}}`, simpleSigning, "payload", nil)
+	name := "example.com/app:sha256-" + digest.FromString("elsewhere").Encoded() + ".sig"
+	named := signature
+	named.Annotations = map[string]string{images.AnnotationImageName: name}
+	l.index.Manifests = append(l.index.Manifests, named)
+	d := startDaemon(t, active(everything))
+	ctr(t, d, "images", "import", "--all-platforms", "--no-unpack", l.write())
+	wantRecord(t, d, name, signature.Digest)
+	removed(t, d)
+}
+
+// A referrer that looks like an image is not unpacked where it comes alone either, and an
+// archive of referrers can be kept under a name of its own.
+func TestImportOfReferrersAloneUnpacksNothing(t *testing.T) {
+	const image = "example.com/app:v1"
+	l := newLayout(t)
+	index, manifest := l.image(image)
+	d := startDaemon(t, active(everything))
+	imported(t, d, l.write(), image, index.Digest)
+
+	late := newLayout(t)
+	looks := late.manifest(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["`+digest.FromString("no tar").String()+`"]}}`, ocispec.MediaTypeImageLayer, "no tar",
+		&ocispec.Descriptor{MediaType: manifest.MediaType, Digest: manifest.Digest, Size: manifest.Size})
+	late.carry(looks, manifest)
+	sbom := late.sbom(index, "late")
+	late.index.Manifests = append(late.index.Manifests, sbom)
+	path := late.write()
+	imported(t, d, path, image, index.Digest)
+	var got []digest.Digest
+	for _, r := range ls(t, d, image).Referrers {
+		got = append(got, r.Digest)
+	}
+	if want := digests([]digest.Digest{looks.Digest, sbom.Digest}); !slices.Equal(digests(got), want) {
+		t.Errorf("tied are %v, want %v", got, want)
+	}
+	removed(t, d)
+
+	// Without the image they can only be kept as what they are.
+	_, err := d.Ctr(testContext(t), "images", "import", path)
+	wantError(t, err, "holds only referrers, and none of an image that is here")
+	collect(t, d)
+	wantNothing(t, d)
+	ctr(t, d, "images", "import", "--index-name", "example.com/referrers:v1", path)
+	collect(t, d)
+	for name := range late.blobs {
+		if dgst, ok := strings.CutPrefix(name, "blobs/sha256/"); ok && !slices.Contains(contents(t, d), digest.NewDigestFromEncoded(digest.SHA256, dgst)) {
+			t.Errorf("%s is gone", dgst)
+		}
+	}
+	removed(t, d)
 }

@@ -3,7 +3,6 @@ package transfer
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -33,9 +32,8 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 		return err
 	}
 	defer release()
-	source := archive.NewSource(src)
-	d := &importStore{destination: destination{dst}, source: source, store: t.config.Store, labeler: t.labeler, progress: progress}
-	return t.config.Local.Transfer(ctx, source, d, transfer.WithProgress(progress))
+	d := &importStore{destination: destination{dst}, store: t.config.Store, labeler: t.labeler, progress: progress}
+	return t.config.Local.Transfer(ctx, src, d, transfer.WithProgress(progress))
 }
 
 // importStore is an import's destination, watched for the manifests that pass
@@ -43,7 +41,6 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 type importStore struct {
 	destination
 	attested attestations
-	source   *archive.Source
 	store    content.Store
 	labeler  *stored.Labeler
 	progress transfer.ProgressFunc
@@ -53,8 +50,17 @@ type importStore struct {
 	walked   []digest.Digest      // manifests and indexes of images that are imported
 	carried  []ocispec.Descriptor // the archive's referrers, each annotated with its subject
 	apart    []ocispec.Descriptor // entries of the archive's index that are no images
+	isApart  map[entry]bool       // the same
 	alone    bool                 // there is nothing else in it
 	restored bool
+	tied     int
+}
+
+// entry tells the entries of an archive's index apart.
+type entry struct{ digest, name, subject string }
+
+func entryOf(desc ocispec.Descriptor) entry {
+	return entry{desc.Digest.String(), archive.Name(desc), archive.Subject(desc).String()}
 }
 
 // ImageFilter implements transfer.ImageFilterer.
@@ -75,45 +81,46 @@ func (d *importStore) ImageFilter(h images.HandlerFunc, store content.Store) ima
 // beside the images, whatever name they bear, and the listings under fallback tags.
 func (d *importStore) setApart(h images.HandlerFunc) images.HandlerFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		children, err := h(ctx, desc)
 		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.index == "" {
+		index := d.index
+		if index == "" {
 			d.index = desc.Digest
-			if err := archive.CheckIndex(ctx, d.store, desc); err != nil {
-				return nil, err
-			}
 		}
-		if err != nil || desc.Digest != d.index {
-			return children, err
+		d.mu.Unlock()
+		switch index {
+		case "":
+			return d.readIndex(ctx, h, desc)
+		case desc.Digest:
+			return nil, nil // in the place of its entries, see readIndex
 		}
-		return d.sort(ctx, children), nil
+		return h(ctx, desc)
 	}
 }
 
-// sort returns the entries of the archive's index that may be images.
-func (d *importStore) sort(ctx context.Context, entries []ocispec.Descriptor) []ocispec.Descriptor {
-	found, subjects := d.source.Referrers(ctx, d.store)
-	var rest []ocispec.Descriptor
-	for _, entry := range entries {
-		switch {
-		case archive.Subject(entry) != "":
-			d.carried = append(d.carried, entry)
-			d.apart = append(d.apart, entry)
-		case archive.IsListing(entry), archive.Name(entry) == "" && subjects[entry.Digest] != "":
-			d.apart = append(d.apart, entry)
-		default:
-			rest = append(rest, entry)
-		}
+// readIndex returns the entries of the archive's index that may be images. Where none may,
+// it returns the index itself: containerd imports no archive of nothing, and would unpack a
+// referrer that looks like an image.
+func (d *importStore) readIndex(ctx context.Context, h images.HandlerFunc, index ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if err := archive.CheckIndex(ctx, d.store, index); err != nil {
+		return nil, err
 	}
-	for _, desc := range found {
-		desc.Annotations = map[string]string{images.AnnotationManifestSubject: subjects[desc.Digest].String()}
-		d.carried = append(d.carried, desc)
+	entries, err := h(ctx, index)
+	if err != nil {
+		return nil, err
 	}
-	if d.alone = len(rest) == 0 && len(d.carried) > 0; d.alone {
-		return entries // containerd imports no archive of nothing
+	contents, err := archive.Scan(ctx, d.store, entries)
+	if err != nil {
+		return nil, err
 	}
-	return rest
+	rest, apart, carried := contents.Sort(entries)
+	d.apart, d.carried, d.isApart = apart, carried, map[entry]bool{}
+	for _, desc := range apart {
+		d.isApart[entryOf(desc)] = true
+	}
+	if d.alone = len(rest) == 0 && len(carried) > 0; d.alone {
+		return []ocispec.Descriptor{{MediaType: "application/octet-stream", Digest: index.Digest, Size: index.Size}}, nil
+	}
+	return rest, nil
 }
 
 // Store implements transfer.ImageStorer. All content is there when it is first
@@ -122,21 +129,18 @@ func (d *importStore) Store(ctx context.Context, desc ocispec.Descriptor, store 
 	if err := d.restore(ctx); err != nil {
 		return nil, err
 	}
-	if d.isApart(desc) {
+	if d.isApart[entryOf(desc)] {
 		return nil, nil
 	}
 	imgs, err := d.ImageStorer.Store(ctx, desc, store)
-	if err == nil && len(imgs) > 0 && desc.Digest == d.index {
+	switch {
+	case desc.Digest != d.index:
+	case err == nil && len(imgs) > 0:
 		err = archive.KeepEntries(ctx, d.store, d.labeler, desc.Digest, d.apart)
+	case errdefs.IsNotFound(err) && d.alone && d.tied == 0:
+		err = fmt.Errorf("the archive holds only referrers, and none of an image that is here; import or pull that first: %w", errdefs.ErrFailedPrecondition)
 	}
 	return imgs, err
-}
-
-// isApart reports whether an entry of the archive's index is no image.
-func (d *importStore) isApart(desc ocispec.Descriptor) bool {
-	return slices.ContainsFunc(d.apart, func(entry ocispec.Descriptor) bool {
-		return entry.Digest == desc.Digest && archive.Name(entry) == archive.Name(desc) && archive.Subject(entry) == archive.Subject(desc)
-	})
 }
 
 // restore ties, once, what the archive carries to the images that come in.
@@ -158,14 +162,12 @@ func (d *importStore) restore(ctx context.Context) error {
 	if d.alone {
 		subjects = d.storedSubjects(ctx)
 	}
-	n, err := archive.Restore(ctx, d.store, d.labeler, subjects, carried)
-	if err == nil && d.alone && n == 0 {
-		return fmt.Errorf("the archive holds only referrers, and none of an image that is here; import or pull that first: %w", errdefs.ErrFailedPrecondition)
-	}
-	if n > 0 {
-		log.G(ctx).WithField("index", d.index).WithField("restored", n).Info("referrers: imported")
+	var err error
+	d.tied, err = archive.Restore(ctx, d.store, d.labeler, subjects, carried)
+	if d.tied > 0 {
+		log.G(ctx).WithField("index", d.index).WithField("restored", d.tied).Info("referrers: imported")
 		if d.progress != nil {
-			d.progress(transfer.Progress{Event: fmt.Sprintf("Tied %d referrers", n)})
+			d.progress(transfer.Progress{Event: fmt.Sprintf("Tied %d referrers", d.tied)})
 		}
 	}
 	return err

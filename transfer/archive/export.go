@@ -59,8 +59,13 @@ type exporter struct {
 	written map[string]bool // names of what is in it
 	header  *tar.Header     // of index.json
 	index   ocispec.Index
-	listed  map[digest.Digest]bool // in index.json
+	listed  map[tie]bool // in index.json
+	// complete are the referrers that were looked at: whether all that each names is stored.
+	complete map[digest.Digest]bool
 }
+
+// tie is a referrer with its subject. What names no subject itself may refer to several.
+type tie struct{ referrer, subject digest.Digest }
 
 // copy writes all of containerd's archive but index.json.
 func (e *exporter) copy(in *tar.Reader) error {
@@ -91,10 +96,7 @@ func (e *exporter) copy(in *tar.Reader) error {
 
 // addReferrers adds what refers to the images' manifests that are in the archive.
 func (e *exporter) addReferrers(ctx context.Context, imgs []images.Image) error {
-	e.listed = map[digest.Digest]bool{}
-	for _, desc := range e.index.Manifests {
-		e.listed[desc.Digest] = true
-	}
+	e.listed, e.complete = map[tie]bool{}, map[digest.Digest]bool{}
 	for _, img := range imgs {
 		read, err := stored.Read(ctx, e.store, img)
 		if err != nil {
@@ -115,31 +117,41 @@ func (e *exporter) addReferrers(ctx context.Context, imgs []images.Image) error 
 // addReferrer adds a referrer and those that refer to it. One that is not complete is left
 // out: an archive that lacks what it lists cannot be imported.
 func (e *exporter) addReferrer(ctx context.Context, r stored.Referrer) error {
-	if e.listed[r.Digest] {
-		return nil
-	}
 	desc := r.Descriptor()
-	if err := stored.Complete(ctx, e.store, desc); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		log.G(ctx).WithError(err).WithField("subject", r.Subject).WithField("digest", r.Digest).Warn("referrers: not exported: it is not stored whole; pull the image again")
-		return nil
-	}
-	if err := e.addContent(ctx, desc); err != nil {
+	if complete, err := e.addComplete(ctx, desc, r.Subject); err != nil || !complete {
 		return err
 	}
-	e.listed[r.Digest] = true
-	e.index.Manifests = append(e.index.Manifests, ocispec.Descriptor{
-		MediaType: desc.MediaType, ArtifactType: desc.ArtifactType, Digest: desc.Digest, Size: desc.Size,
-		Annotations: map[string]string{images.AnnotationManifestSubject: r.Subject.String()},
-	})
+	if key := (tie{r.Digest, r.Subject}); !e.listed[key] {
+		e.listed[key] = true
+		e.index.Manifests = append(e.index.Manifests, ocispec.Descriptor{
+			MediaType: desc.MediaType, ArtifactType: desc.ArtifactType, Digest: desc.Digest, Size: desc.Size,
+			Annotations: map[string]string{images.AnnotationManifestSubject: r.Subject.String()},
+		})
+	}
 	for _, below := range r.Referrers {
 		if err := e.addReferrer(ctx, below); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addComplete writes a referrer, once, with all that it names, and reports whether that
+// is stored.
+func (e *exporter) addComplete(ctx context.Context, desc ocispec.Descriptor, subject digest.Digest) (bool, error) {
+	if complete, known := e.complete[desc.Digest]; known {
+		return complete, nil
+	}
+	if err := stored.Complete(ctx, e.store, desc); err != nil {
+		if ctx.Err() != nil {
+			return false, err
+		}
+		log.G(ctx).WithError(err).WithField("subject", subject).WithField("digest", desc.Digest).Warn("referrers: not exported: it is not stored whole; pull the image again")
+		e.complete[desc.Digest] = false
+		return false, nil
+	}
+	e.complete[desc.Digest] = true
+	return true, e.addContent(ctx, desc)
 }
 
 // addContent writes a referrer's manifest and all that it names.

@@ -132,11 +132,14 @@ func (r *restorer) restore(ctx context.Context, subject digest.Digest, desc ocis
 	if m.Subject == nil {
 		// The archive's word ties it, as cosign's tag or the image's index did.
 		artifactType := m.ArtifactType
-		if m.Untyped() {
-			if artifactType = desc.ArtifactType; artifactType != artifact.TypeBuildKitAttestation || !m.IsBuildKitAttestation() {
-				// It may be any image, the subject itself as well.
-				return fmt.Errorf("its manifest names no subject, and is no %.80q: %w", artifactType, errdefs.ErrInvalidArgument)
-			}
+		switch set := artifact.SetOfType(desc.ArtifactType); {
+		case m.Untyped() && (desc.ArtifactType != artifact.TypeBuildKitAttestation || !m.IsBuildKitAttestation()):
+			// It may be any image, the subject itself as well.
+			return fmt.Errorf("its manifest names no subject, and is no %.80q: %w", desc.ArtifactType, errdefs.ErrInvalidArgument)
+		case m.Untyped():
+			artifactType = desc.ArtifactType
+		case set != "" && set != artifact.SetOf(m.Referrer()):
+			return fmt.Errorf("its manifest names no subject, and is %.80q and no %.80q: %w", artifactType, desc.ArtifactType, errdefs.ErrInvalidArgument)
 		}
 		add[labels.ArtifactTypeKey] = artifactType
 	} else if m.Subject.Digest != subject {

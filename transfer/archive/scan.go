@@ -2,11 +2,8 @@ package archive
 
 import (
 	"context"
-	"sync"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/transfer"
-	"github.com/containerd/errdefs"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,113 +12,106 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// maxScanned is how many of an archive's files are looked at for manifests.
-const maxScanned = 10_000
+// maxManifests is how many manifests and indexes of an archive are read to learn what
+// refers to what.
+const maxManifests = 10_000
 
-// Source is an archive that is imported, watched for the manifests in it: many tools keep
-// referrers by their subject field alone (oras, regctl), so that no index names them.
-type Source struct {
-	transfer.ImageImporter
-
-	mu      sync.Mutex
-	objects []digest.Digest // files that may be manifests
-	more    bool            // there were more than maxScanned
+// Contents are the manifests and indexes of an archive: those that its index.json names,
+// and those that they name. What they call a config or a layer is none, whatever it looks
+// like: nobody vouched for it as a manifest.
+type Contents struct {
+	subjects map[digest.Digest]digest.Digest // of each that was read; "" for none
+	found    []ocispec.Descriptor            // those that have a subject
 }
 
-// NewSource watches the archive.
-func NewSource(i transfer.ImageImporter) *Source { return &Source{ImageImporter: i} }
-
-// Import implements transfer.ImageImporter.
-func (s *Source) Import(ctx context.Context, store content.Store) (ocispec.Descriptor, error) {
-	return s.ImageImporter.Import(ctx, watchedStore{store, s})
-}
-
-// Referrers returns the manifests of the archive that name a subject, with their subjects
-// by digest. It is for when all content is in.
-func (s *Source) Referrers(ctx context.Context, store stored.Store) ([]ocispec.Descriptor, map[digest.Digest]digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.more {
-		log.G(ctx).Warnf("referrers: the archive holds more than %d files that may be manifests; referrers behind them are found only where its index says what they refer to", maxScanned)
-	}
-	var found []ocispec.Descriptor
-	subjects := map[digest.Digest]digest.Digest{}
-	for _, dgst := range s.objects {
-		if ctx.Err() != nil {
-			break
+// Scan reads the manifests of an archive, of whose index.json the entries are. All
+// content must be in the store.
+func Scan(ctx context.Context, store stored.Store, entries []ocispec.Descriptor) (*Contents, error) {
+	c := &Contents{subjects: map[digest.Digest]digest.Digest{}}
+	seen := map[digest.Digest]bool{}
+	var queue []ocispec.Descriptor
+	add := func(descs []ocispec.Descriptor) {
+		for _, desc := range descs {
+			if !artifact.IsReferrer(desc.MediaType) || seen[desc.Digest] {
+				continue
+			}
+			if len(seen) == maxManifests {
+				log.G(ctx).Warnf("referrers: the archive names more than %d manifests; those behind them are taken for referrers only where its index.json says what they refer to", maxManifests)
+				return
+			}
+			seen[desc.Digest] = true
+			queue = append(queue, artifact.Plain(desc))
 		}
-		info, err := store.Info(ctx, dgst)
-		if err != nil || subjects[dgst] != "" {
+	}
+	add(entries)
+	for ; len(queue) > 0; queue = queue[1:] {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		desc := queue[0]
+		info, err := store.Info(ctx, desc.Digest)
+		if err != nil {
+			continue // of a platform that is not in the archive
+		}
+		desc.Size = info.Size
+		m, err := stored.Manifest(ctx, store, desc)
+		if err != nil {
 			continue
 		}
-		m, err := stored.Manifest(ctx, store, ocispec.Descriptor{Digest: dgst, Size: info.Size})
-		if err != nil || m.Subject == nil || len(m.Blobs)+len(m.Manifests) == 0 {
-			continue // a config, an SBOM, an image
-		}
-		subjects[dgst] = m.Subject.Digest
-		found = append(found, ocispec.Descriptor{MediaType: m.MediaType, ArtifactType: m.ArtifactType, Digest: dgst, Size: info.Size})
+		c.add(desc, m)
+		add(m.Manifests)
 	}
-	return found, subjects
+	return c, nil
 }
 
-func (s *Source) add(dgst digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.objects) == maxScanned {
-		s.more = true
+func (c *Contents) add(desc ocispec.Descriptor, m *artifact.Manifest) {
+	c.subjects[desc.Digest] = ""
+	if m.Subject == nil {
 		return
 	}
-	s.objects = append(s.objects, dgst)
+	c.subjects[desc.Digest] = m.Subject.Digest
+	c.found = append(c.found, ocispec.Descriptor{
+		MediaType: m.MediaType, Digest: desc.Digest, Size: desc.Size,
+		Annotations: map[string]string{images.AnnotationManifestSubject: m.Subject.Digest.String()},
+	})
 }
 
-type watchedStore struct {
-	content.Store
-	source *Source
-}
-
-func (s watchedStore) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
-	w, err := s.Store.Writer(ctx, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return &watchedWriter{Writer: w, source: s.source}, nil
-}
-
-// watchedWriter notes what is as large as a manifest may be and begins as JSON does.
-type watchedWriter struct {
-	content.Writer
-	source *Source
-	begun  bool
-	object bool
-}
-
-func (w *watchedWriter) Write(data []byte) (int, error) {
-	if !w.begun && len(data) > 0 {
-		w.begun, w.object = true, startsObject(data)
-	}
-	return w.Writer.Write(data)
-}
-
-// startsObject reports whether the first byte that is no white space opens an object.
-func startsObject(data []byte) bool {
-	for _, b := range data {
-		switch b {
-		case ' ', '\t', '\r', '\n':
+// Sort tells the entries of index.json that may be images from those that are none:
+// referrers, whatever name they have, and the listings under fallback tags. The third
+// result is what refers to something, each annotated with its subject; where index.json
+// says what an entry refers to, nothing else is believed of that.
+func (c *Contents) Sort(entries []ocispec.Descriptor) (maybeImages, others, referrers []ocispec.Descriptor) {
+	annotated := map[digest.Digest]bool{}
+	for _, entry := range entries {
+		switch subject, artifactType := cosignSubject(entry); {
+		case Subject(entry) != "":
+			annotated[entry.Digest] = true
+			referrers = append(referrers, entry)
+			others = append(others, entry)
+		case c.has(subject):
+			if c.subjects[entry.Digest] == "" {
+				referrers = append(referrers, ocispec.Descriptor{
+					MediaType: entry.MediaType, ArtifactType: artifactType, Digest: entry.Digest, Size: entry.Size,
+					Annotations: map[string]string{images.AnnotationManifestSubject: subject.String()},
+				})
+			}
+			others = append(others, entry)
+		case isListing(entry), Name(entry) == "" && c.subjects[entry.Digest] != "":
+			others = append(others, entry)
 		default:
-			return b == '{'
+			maybeImages = append(maybeImages, entry)
 		}
 	}
-	return false
+	for _, desc := range c.found {
+		if !annotated[desc.Digest] {
+			referrers = append(referrers, desc)
+		}
+	}
+	return maybeImages, others, referrers
 }
 
-func (w *watchedWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
-	dgst := expected
-	if dgst == "" {
-		dgst = w.Digest()
-	}
-	err := w.Writer.Commit(ctx, size, expected, opts...)
-	if (err == nil || errdefs.IsAlreadyExists(err)) && w.object && size <= artifact.MaxManifestSize && dgst.Validate() == nil {
-		w.source.add(dgst)
-	}
-	return err
+// has reports whether the archive has the manifest.
+func (c *Contents) has(dgst digest.Digest) bool {
+	_, ok := c.subjects[dgst]
+	return ok
 }
