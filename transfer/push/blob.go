@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
 // stall is how long an upload may stand still. It covers what goes before, a token
@@ -22,7 +24,14 @@ import (
 const stall = time.Minute
 
 // blobs are those that this push has met; referrers share some.
-type blobs map[digest.Digest]*blob
+type blobs map[blobKey]*blob
+
+// blobKey tells blobs apart as descriptors do: one that lies about a size must not fail for
+// the others.
+type blobKey struct {
+	digest digest.Digest
+	size   int64
+}
 
 type blob struct {
 	once sync.Once
@@ -32,10 +41,11 @@ type blob struct {
 // blob brings one blob to the registry, once a push.
 func (p *pusher) blob(ctx context.Context, parent, desc ocispec.Descriptor) error {
 	p.mu.Lock()
-	b := p.blobs[desc.Digest]
+	key := blobKey{desc.Digest, desc.Size}
+	b := p.blobs[key]
 	if b == nil {
 		b = &blob{}
-		p.blobs[desc.Digest] = b
+		p.blobs[key] = b
 	}
 	p.mu.Unlock()
 	b.once.Do(func() { b.err = p.upload(ctx, parent, desc) })
@@ -56,6 +66,10 @@ func (p *pusher) upload(ctx context.Context, parent, desc ocispec.Descriptor) er
 		return fmt.Errorf("%s is stored with %d bytes, %d are said of it: %w", desc.Digest, info.Size, desc.Size, errdefs.ErrInvalidArgument)
 	}
 	desc.Annotations = sources(info.Labels)
+	if artifact.IsReferrer(desc.MediaType) {
+		// containerd's pusher puts what has the type of a manifest where manifests lie.
+		desc.MediaType = "application/octet-stream"
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := time.AfterFunc(stall, func() {

@@ -21,7 +21,7 @@ import (
 func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 	set := artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
 	for _, kind := range discovery.CosignKinds {
-		if set != "" && artifact.SetOf(artifact.Referrer{ArtifactType: kind.ArtifactType}) == set && subject.Algorithm() == digest.SHA256 {
+		if set != "" && artifact.SetOfType(kind.ArtifactType) == set && subject.Algorithm() == digest.SHA256 {
 			return kind.Tag(subject), nil
 		}
 	}

@@ -119,7 +119,7 @@ func (p *pusher) subject(ctx context.Context, subject ocispec.Descriptor, all []
 	if err := eg.Wait(); err != nil {
 		return err
 	}
-	if err := p.list(ctx, subject.Digest, done); err != nil {
+	if err := p.ensureListed(ctx, subject.Digest, done); err != nil {
 		return err
 	}
 	for _, r := range done {

@@ -11,10 +11,10 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// list sees to it that the registry lists the subject's referrers. Those that it
+// ensureListed has the registry list the subject's referrers. Those that it
 // took note of it lists by itself; the others go into the fallback tag, all in one
 // update (OCI distribution-spec, "Pushing Manifests with Subject").
-func (p *pusher) list(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
+func (p *pusher) ensureListed(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
 	if err := p.confirm(ctx, subject, referrers); err != nil {
 		return err
 	}
@@ -31,8 +31,7 @@ func (p *pusher) list(ctx context.Context, subject digest.Digest, referrers []*r
 	return p.updateTag(ctx, subject, entries)
 }
 
-// confirm learns of referrers that were there before whether they are listed: a push
-// may have ended between a manifest and the tag. One that is not, or may not be, is
+// confirm asks whether referrers that the registry had are listed: a push may have ended between a manifest and the tag. One that is not, or may not be, is
 // put again, since only the answer tells whose the listing is.
 func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
 	var listed map[digest.Digest]bool
