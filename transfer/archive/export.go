@@ -36,7 +36,7 @@ func exportWithReferrers(ctx context.Context, store content.Store, imgs []images
 		pw.CloseWithError(err)
 		exported <- err
 	}()
-	e := &exporter{store: store, out: tar.NewWriter(w), written: map[string]bool{}}
+	e := &exporter{store: store, reader: stored.NewReader(store), out: tar.NewWriter(w), written: map[string]bool{}}
 	err := e.copy(tar.NewReader(pr))
 	if err == nil {
 		err = e.addReferrers(ctx, imgs)
@@ -48,13 +48,18 @@ func exportWithReferrers(ctx context.Context, store content.Store, imgs []images
 		err = e.out.Close()
 	}
 	pr.CloseWithError(err)
-	// A failed export ends the pipe with its own error, which says more.
-	return errors.Join(<-exported, err)
+	// A failed export ends the pipe with its own error, which says more; and where this end
+	// failed, containerd's export returns why.
+	if exportErr := <-exported; exportErr != nil {
+		return exportErr
+	}
+	return err
 }
 
 // exporter writes one archive.
 type exporter struct {
 	store   content.Store
+	reader  *stored.Reader
 	out     *tar.Writer
 	written map[string]bool // names of what is in it
 	header  *tar.Header     // of index.json
@@ -142,7 +147,7 @@ func (e *exporter) addComplete(ctx context.Context, desc ocispec.Descriptor, sub
 	if complete, known := e.complete[desc.Digest]; known {
 		return complete, nil
 	}
-	if err := stored.Complete(ctx, e.store, desc); err != nil {
+	if err := e.reader.Complete(ctx, desc); err != nil {
 		if ctx.Err() != nil {
 			return false, err
 		}
@@ -168,7 +173,7 @@ func (e *exporter) addContent(ctx context.Context, referrer ocispec.Descriptor) 
 			if err := e.addBlob(ctx, desc); err != nil {
 				return nil, err
 			}
-			return stored.Manifest(ctx, e.store, desc)
+			return e.reader.Child(ctx, desc)
 		},
 		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error { return e.addBlob(ctx, desc) },
 	})

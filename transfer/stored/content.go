@@ -17,29 +17,31 @@ import (
 // Complete reports whether a referrer is stored with all that it names. The error says
 // what is not there, or is wrong.
 func Complete(ctx context.Context, store Store, referrer ocispec.Descriptor) error {
-	return newReader(store).complete(ctx, referrer)
+	return NewReader(store).Complete(ctx, referrer)
 }
 
-func (r *reader) complete(ctx context.Context, referrer ocispec.Descriptor) error {
+// Complete is the function Complete, which reads anew what another referrer names as well.
+func (r *Reader) Complete(ctx context.Context, referrer ocispec.Descriptor) error {
 	m, err := Manifest(ctx, r.store, referrer)
 	if err != nil {
 		return ended(ctx, err)
 	}
 	return ended(ctx, artifact.Walk(ctx, referrer, m, artifact.Visitor{
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
-			return r.child(ctx, desc)
+			return r.Child(ctx, desc)
 		},
-		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error { return r.hasBlob(ctx, desc) },
+		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error { return r.HasBlob(ctx, desc) },
 	}))
 }
 
-// AddSizes adds up the content of each referrer, which reads its manifests.
-func (i *Image) AddSizes(ctx context.Context, store Store) error {
-	return newReader(store).addSizes(ctx, i.Referrers, map[digest.Digest]int64{})
+// AddSizes adds up the content of each referrer and of those beneath it, which reads
+// their manifests.
+func AddSizes(ctx context.Context, store Store, referrers []Referrer) error {
+	return NewReader(store).addSizes(ctx, referrers, map[digest.Digest]int64{})
 }
 
 // addSizes knows the sizes of referrers that stand in another place too.
-func (r *reader) addSizes(ctx context.Context, referrers []Referrer, known map[digest.Digest]int64) error {
+func (r *Reader) addSizes(ctx context.Context, referrers []Referrer, known map[digest.Digest]int64) error {
 	for n := range referrers {
 		referrer := &referrers[n]
 		size, ok := known[referrer.Digest]
@@ -60,7 +62,7 @@ func (r *reader) addSizes(ctx context.Context, referrers []Referrer, known map[d
 
 // contentSize adds up what a referrer names, as far as that can be read: ls shows what is
 // damaged without a type.
-func (r *reader) contentSize(ctx context.Context, referrer ocispec.Descriptor) int64 {
+func (r *Reader) contentSize(ctx context.Context, referrer ocispec.Descriptor) int64 {
 	m, err := Manifest(ctx, r.store, referrer)
 	if err != nil {
 		return 0
@@ -74,7 +76,7 @@ func (r *reader) contentSize(ctx context.Context, referrer ocispec.Descriptor) i
 	_ = artifact.Walk(ctx, referrer, m, artifact.Visitor{ // fails where it is too deep, or too much
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
 			add(desc)
-			below, _ := r.child(ctx, desc) // nil goes no deeper
+			below, _ := r.Child(ctx, desc) // nil goes no deeper
 			return below, nil
 		},
 		Blob: func(_ context.Context, _, desc ocispec.Descriptor, _ []byte) error { add(desc); return nil },
@@ -82,13 +84,14 @@ func (r *reader) contentSize(ctx context.Context, referrer ocispec.Descriptor) i
 	return total
 }
 
-// Manifest reads and parses a manifest or index; its media type need not be known.
+// Manifest reads and parses a manifest or index of the descriptor's media type; "" is for one
+// whose type is not known.
 func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artifact.Manifest, error) {
 	data, err := ReadManifest(ctx, store, desc)
 	if err != nil {
 		return nil, err
 	}
-	m, err := artifact.Parse(data, "")
+	m, err := artifact.Parse(data, desc.MediaType)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", desc.Digest, err)
 	}

@@ -176,7 +176,7 @@ func TestAddSizes(t *testing.T) {
 	if seen < len(tie)+2 {
 		t.Fatalf("%d referrers", seen)
 	}
-	if err := image.AddSizes(s.ctx, store); err != nil {
+	if err := AddSizes(s.ctx, store, image.Referrers); err != nil {
 		t.Fatal(err)
 	}
 	each(image.Referrers, func(r Referrer) {
@@ -197,10 +197,10 @@ func TestReaderHoldsSoMuch(t *testing.T) {
 	}
 	gone := missing(ocispec.MediaTypeImageManifest, "gone")
 	store := &counted{Store: s.store}
-	r := newReader(store)
+	r := NewReader(store)
 	for range 3 {
 		for _, child := range append(children, gone) {
-			if m, err := r.child(s.ctx, child); (m == nil) != (child.Digest == gone.Digest) || (err == nil) != (m != nil) {
+			if m, err := r.Child(s.ctx, child); (m == nil) != (child.Digest == gone.Digest) || (err == nil) != (m != nil) {
 				t.Fatalf("%+v, %v", m, err)
 			}
 		}

@@ -72,7 +72,7 @@ var operations = map[string]func(context.Context, Store, ocispec.Descriptor) err
 		if err != nil {
 			return err
 		}
-		return image.AddSizes(ctx, store)
+		return AddSizes(ctx, store, image.Referrers)
 	},
 	"Referrers": func(ctx context.Context, store Store, root ocispec.Descriptor) error {
 		_, err := Referrers(ctx, store, root)

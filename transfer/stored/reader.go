@@ -15,19 +15,20 @@ import (
 // beyond is read anew.
 const maxHeld = 8 << 20
 
-// reader reads what referrers name, for one operation. It remembers what several of them
+// Reader reads what referrers name, for one operation. It remembers what several of them
 // may name: a store would be asked again for each.
-type reader struct {
+type Reader struct {
 	store    Store
-	children map[child]readChild
+	children map[childKey]readChild
 	held     int64
 	blobs    map[digest.Digest]readBlob
 }
 
-// child is a manifest that an index names, of the size that it says.
-type child struct {
-	digest digest.Digest
-	size   int64
+// childKey is a manifest as an index names it.
+type childKey struct {
+	digest    digest.Digest
+	size      int64
+	mediaType string
 }
 
 type readChild struct {
@@ -40,13 +41,14 @@ type readBlob struct {
 	err  error
 }
 
-func newReader(store Store) *reader {
-	return &reader{store: store, children: map[child]readChild{}, blobs: map[digest.Digest]readBlob{}}
+// NewReader returns a Reader of the store.
+func NewReader(store Store) *Reader {
+	return &Reader{store: store, children: map[childKey]readChild{}, blobs: map[digest.Digest]readBlob{}}
 }
 
-// child reads a manifest that an index names.
-func (r *reader) child(ctx context.Context, desc ocispec.Descriptor) (*artifact.Manifest, error) {
-	key := child{desc.Digest, desc.Size}
+// Child reads a manifest that an index names, of the type and size that it says.
+func (r *Reader) Child(ctx context.Context, desc ocispec.Descriptor) (*artifact.Manifest, error) {
+	key := childKey{desc.Digest, desc.Size, desc.MediaType}
 	if read, ok := r.children[key]; ok {
 		return read.m, read.err
 	}
@@ -61,8 +63,8 @@ func (r *reader) child(ctx context.Context, desc ocispec.Descriptor) (*artifact.
 	return m, err
 }
 
-// hasBlob reports whether a blob is stored with the size that a manifest says.
-func (r *reader) hasBlob(ctx context.Context, desc ocispec.Descriptor) error {
+// HasBlob reports whether a blob is stored with the size that a manifest says.
+func (r *Reader) HasBlob(ctx context.Context, desc ocispec.Descriptor) error {
 	read, ok := r.blobs[desc.Digest]
 	if !ok {
 		info, err := r.store.Info(ctx, desc.Digest)

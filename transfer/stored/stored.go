@@ -77,7 +77,7 @@ type Referrer struct {
 	ArtifactType string        `json:"artifactType"`
 	Size         int64         `json:"size"` // of the manifest, in bytes
 	// ContentSize is that of all it names, config and layers, in bytes; 0 until
-	// [Image.AddSizes] has added it up.
+	// [AddSizes] has added it up.
 	ContentSize int64             `json:"contentSize"`
 	Annotations map[string]string `json:"annotations"`
 	Subject     digest.Digest     `json:"subject"`
@@ -157,9 +157,9 @@ func Referrers(ctx context.Context, store Store, subject ocispec.Descriptor) ([]
 		return nil, err
 	}
 	var out []ocispec.Descriptor
-	r := newReader(store)
+	r := NewReader(store)
 	for _, referrer := range referrers {
-		if missing := r.complete(ctx, referrer.Descriptor()); missing == nil {
+		if missing := r.Complete(ctx, referrer.Descriptor()); missing == nil {
 			out = append(out, referrer.Descriptor())
 		}
 		if ctx.Err() != nil {

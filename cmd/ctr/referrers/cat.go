@@ -93,6 +93,9 @@ Examples:
 			return noneStored(read, asked(cmd, dgst))
 		case 1:
 		default:
+			if err := stored.AddSizes(ctx, store, matches); err != nil {
+				return err
+			}
 			return several(cmd.Root().ErrWriter, image.Name, matches)
 		}
 		desc := matches[0].Descriptor()

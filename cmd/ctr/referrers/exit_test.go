@@ -9,11 +9,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 func TestExitCode(t *testing.T) {

@@ -13,10 +13,9 @@ import (
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 var explainCommand = &cli.Command{

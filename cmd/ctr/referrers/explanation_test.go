@@ -7,9 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 

@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 

@@ -11,11 +11,9 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/urfave/cli/v3"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 var lsCommand = &cli.Command{
@@ -102,7 +100,7 @@ Examples:
 		read.Referrers = matching(read.Referrers, wanted, depth)
 		if cmd.Bool("quiet") {
 			err = printDigests(cmd.Root().Writer, read, wanted)
-		} else if err = read.AddSizes(ctx, client.ContentStore()); err == nil {
+		} else if err = stored.AddSizes(ctx, client.ContentStore(), read.Referrers); err == nil {
 			err = printImage(cmd.Root().Writer, read, format)
 		}
 		if err != nil {
@@ -139,7 +137,7 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 	for _, image := range list {
 		r, err := stored.Read(ctx, client.ContentStore(), image)
 		if err == nil && format != "" && format != "table" { // which prints no sizes
-			err = r.AddSizes(ctx, client.ContentStore())
+			err = stored.AddSizes(ctx, client.ContentStore(), r.Referrers)
 		}
 		if err != nil {
 			failed++

@@ -3,9 +3,8 @@ package referrers
 import (
 	"strings"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // noneStored is the error where no stored referrer is one of what was asked for. That

@@ -11,9 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v3"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
 
 // lost are flags of ctr's own pull that its message to the daemon has no place for.

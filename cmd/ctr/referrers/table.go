@@ -9,9 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // printImages prints one line an image, with how many of each kind refer to the

@@ -9,9 +9,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/progress"
 	units "github.com/docker/go-units"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // printTree draws the image's subjects, and beneath each what refers to it.

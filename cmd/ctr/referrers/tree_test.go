@@ -8,9 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 var (
