@@ -27,7 +27,7 @@ func (g *Gather) fetchContent(referrer ocispec.Descriptor, m *artifact.Manifest)
 	eg.SetLimit(g.config.Limits.MaxConcurrentDownloads)
 	walkErr := artifact.Walk(ctx, referrer, m, artifact.Visitor{
 		Manifest: func(_ context.Context, desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
-			return g.bringManifest(desc, data)
+			return g.bringChild(desc, data)
 		},
 		Blob: func(_ context.Context, parent, desc ocispec.Descriptor, data []byte) error {
 			if err := g.reserveBlob(desc); err != nil {

@@ -66,7 +66,7 @@ func (g *Gather) askCosignTag(s *subject, kind discovery.CosignKind) {
 	if found == nil {
 		return
 	}
-	c.Descriptor, c.manifest = found.Descriptor, found.Manifest
+	c.Descriptor, c.raw = found.Descriptor, found.Manifest
 	// What is held in memory until there is a slot for it counts from now on.
 	if err := g.quota.reserve(found.Descriptor); err != nil {
 		s.skip(c, labels.Truncated, err)

@@ -75,8 +75,8 @@ func (d *discovered) choose(page []ocispec.Descriptor) {
 		case policy.Skip:
 			d.s.skip(c, "", errors.New(decision.Reason))
 		case policy.Ask:
-			// A later page contradicted an entry where it is delivered again; its first
-			// position stays.
+			// A later page contradicted an entry that is delivered again: keep its first
+			// position.
 			if !slices.ContainsFunc(d.undecided, func(u candidate) bool { return u.Digest == c.Digest }) {
 				c.undecided = true
 				d.undecided = append(d.undecided, c)

@@ -86,6 +86,9 @@ type Gather struct {
 	subjects []*subject
 	bySubj   map[digest.Digest]*subject
 	blobs    map[contentKey]*blob
+	children map[childKey]*child
+	// childBytes are those of children.
+	childBytes int64
 }
 
 var errClosed = errors.New("the pull ended")
@@ -109,6 +112,7 @@ func New(ctx context.Context, config Config) *Gather {
 		span:      span,
 		bySubj:    map[digest.Digest]*subject{},
 		blobs:     map[contentKey]*blob{},
+		children:  map[childKey]*child{},
 	}
 }
 
@@ -200,7 +204,7 @@ func (g *Gather) Wait(ctx context.Context) *outcome.Outcome {
 	<-done
 	g.close()
 	g.cancel(errClosed)
-	out := g.outcome()
+	out := g.collect()
 	out.TimedOut = timedOut
 	endGather(g.span, out)
 	return out

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -206,6 +208,37 @@ func TestProgressHasNoCircles(t *testing.T) {
 	w := newWorld(t)
 	w.list(w.subject, w.artifact(spdx, &w.subject, w.subject, w.serve("sbom")))
 	w.gather(sboms)
+	w.wantNoCircle()
+}
+
+// An image's index that refers to a manifest which it lists would make one as well, with
+// what the image's own pull shows.
+func TestProgressOfAnImageThatRefersToItself(t *testing.T) {
+	w := newWorld(t)
+	index := w.manifest(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx,
+		Manifests: []ocispec.Descriptor{artifact.Plain(w.subject)}, Subject: &w.subject,
+	}, ocispec.MediaTypeImageIndex, spdx)
+	w.list(index)
+	w.list(w.subject, index)
+	g := New(w.ctx, w.config(sboms))
+	defer g.Close()
+	g.Image(artifact.Plain(index))
+	g.Image(w.subject, index.Digest)
+	out := g.Wait(w.ctx)
+	if err := g.Tie(w.ctx, out, artifact.Plain(index)); err != nil {
+		t.Fatal(err)
+	}
+	w.wantTied(w.subject, index)
+	w.events = append(w.events, transfer.Progress{
+		Name: remotes.MakeRefKey(w.ctx, artifact.Plain(w.subject)), Parents: []string{remotes.MakeRefKey(w.ctx, artifact.Plain(index))},
+	})
+	w.wantNoCircle()
+}
+
+// wantNoCircle fails where something is shown beneath itself.
+func (w *world) wantNoCircle() {
+	w.t.Helper()
 	parents := map[string][]string{}
 	for _, e := range w.events {
 		parents[e.Name] = append(parents[e.Name], e.Parents...)
@@ -213,7 +246,7 @@ func TestProgressHasNoCircles(t *testing.T) {
 	var climb func(name string, depth int)
 	climb = func(name string, depth int) {
 		if depth > 10 {
-			t.Fatalf("%s is its own parent: %v", name, parents)
+			w.t.Fatalf("%s is its own parent: %v", name, parents)
 		}
 		for _, p := range parents[name] {
 			climb(p, depth+1)

@@ -2,6 +2,7 @@ package gather
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,14 +14,14 @@ import (
 )
 
 // readManifest reads a manifest or index into memory, from where it was met, from the
-// store or else from the registry, and sets its true size. The size in a listing is a
-// hint: registries are known to list that of all that an artifact holds, and the digest
-// vouches for a manifest of any size.
+// store or else from the registry, and sets its true size. Size and media type in a listing
+// are hints: registries are known to list the size of all that an artifact holds, and the
+// digest vouches for a manifest of any size and kind.
 func (g *Gather) readManifest(c *candidate) ([]byte, *artifact.Manifest, error) {
 	if err := artifact.Check(c.Descriptor, artifact.MaxManifestSize); err != nil {
 		return nil, nil, over(outcome.LimitManifest, err)
 	}
-	data := c.manifest
+	data := c.raw
 	if data == nil {
 		var err error
 		if data, err = g.loadManifest(c.Descriptor); err != nil {
@@ -28,10 +29,16 @@ func (g *Gather) readManifest(c *candidate) ([]byte, *artifact.Manifest, error) 
 		}
 	}
 	if size := int64(len(data)); c.via != outcome.Listed && size != c.Size {
+		g.quota.discard(data)
 		return nil, nil, fmt.Errorf("manifest %s has %d bytes, %d are said of it: %w", c.Digest, size, c.Size, errdefs.ErrFailedPrecondition)
 	}
 	c.Size = int64(len(data))
 	m, err := artifact.Parse(data, c.MediaType)
+	if err != nil && c.via == outcome.Listed { // by what it calls itself
+		if own, ownErr := artifact.Parse(data, ""); ownErr == nil {
+			m, err, c.MediaType = own, nil, own.MediaType
+		}
+	}
 	if err != nil {
 		g.quota.discard(data)
 		return nil, nil, over(outcome.LimitManifest, fmt.Errorf("manifest %s: %w", c.Digest, err))
@@ -48,7 +55,7 @@ func (g *Gather) loadManifest(desc ocispec.Descriptor) ([]byte, error) {
 		desc.Size = info.Size
 		return g.readStored(desc)
 	}
-	if err := g.quota.request(); err != nil {
+	if err := g.quota.mayRequest(); err != nil {
 		return nil, err
 	}
 	data, err := g.config.Registry.Manifest(g.ctx, desc)
@@ -88,13 +95,47 @@ func (g *Gather) storeManifest(desc ocispec.Descriptor, data []byte, childLabels
 	return g.write(cw, desc, childLabels, func(w *writer) error { return w.restart(data) })
 }
 
-// bringManifest reads and stores a manifest that an index within a referrer names.
-func (g *Gather) bringManifest(desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
+// child is a manifest that indexes within referrers name; several referrers of a pull may
+// share it.
+type child struct {
+	once sync.Once
+	m    *artifact.Manifest
+	err  error
+}
+
+// maxChildren is how many bytes of manifests within referrers a pull remembers as read.
+// What is beyond is read from the store again.
+const maxChildren = 8 << 20
+
+// bringChild reads and stores a manifest that an index within a referrer names, once a pull.
+func (g *Gather) bringChild(desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
+	c := g.child(desc)
+	c.once.Do(func() { c.m, c.err = g.storeChild(desc, data) })
+	return c.m, c.err
+}
+
+// child returns what is remembered of a manifest as an index names it.
+func (g *Gather) child(desc ocispec.Descriptor) *child {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key := childKey{contentKey{desc.Digest, desc.Size}, desc.MediaType}
+	if c := g.children[key]; c != nil {
+		return c
+	}
+	c := &child{}
+	if desc.Size > 0 && g.childBytes+desc.Size <= maxChildren {
+		g.children[key] = c
+		g.childBytes += desc.Size
+	}
+	return c
+}
+
+func (g *Gather) storeChild(desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
 	if err := g.downloads.Acquire(g.ctx, 1); err != nil {
 		return nil, err
 	}
 	defer g.downloads.Release(1)
-	c := candidate{Descriptor: desc, manifest: data}
+	c := candidate{Descriptor: desc, raw: data}
 	data, m, err := g.readManifest(&c)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
@@ -23,8 +24,9 @@ type event struct {
 
 // report tells the client. Clients draw a tree by name, and ctr follows it
 // without end where it has a circle; so a manifest is shown once its subject has
-// been verified, which makes circles impossible, and blobs that claim to be
-// manifests are not shown.
+// been verified, and blobs that claim to be manifests are not shown. Digests make
+// circles of subjects impossible; but an index lists what it refers to where the
+// image's own index does, so that parts of the image are shown by its pull alone.
 func (g *Gather) report(events ...event) {
 	if g.config.Progress == nil {
 		return

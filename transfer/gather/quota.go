@@ -56,7 +56,7 @@ const (
 
 // quota holds every limit and counter of one pull. Its methods take something from what
 // the pull may have; an error names the limit that is reached (see limitOf), and then
-// nothing is taken. It is safe for concurrent use.
+// nothing is taken. mayRequest and left only look. It is safe for concurrent use.
 type quota struct {
 	limits Limits
 
@@ -85,6 +85,12 @@ type acceptedKey struct {
 type contentKey struct {
 	digest digest.Digest
 	size   int64
+}
+
+// childKey tells manifests within referrers apart as the indexes that name them do.
+type childKey struct {
+	contentKey
+	mediaType string
 }
 
 func newQuota(limits Limits) *quota {
@@ -134,15 +140,15 @@ func (q *quota) ask() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.asked == outcome.MaxSubjects {
-		return exhausted(outcome.LimitPull, "over the limit of %d referrers a pull", outcome.MaxSubjects)
+		return exhausted(outcome.LimitPull, "over the limit of %d referrers a pull whose manifest must decide", outcome.MaxSubjects)
 	}
 	q.asked++
 	return nil
 }
 
-// request reports whether a manifest may be asked for. Those that are read and then not
+// mayRequest reports whether a manifest may be asked for. Those that are read and then not
 // taken may come to as many bytes as one pull may take.
-func (q *quota) request() error {
+func (q *quota) mayRequest() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {

@@ -54,7 +54,7 @@ func TestQuota(t *testing.T) {
 		{"referrers of a pull", outcome.LimitPull, "1000 referrers a pull", 1000, func(q *quota, i int) error {
 			return q.accept(digest.FromString(fmt.Sprint(i)), outcome.Listed)
 		}},
-		{"referrers whose manifest decides", outcome.LimitPull, "1000 referrers a pull", 1000, func(q *quota, _ int) error { return q.ask() }},
+		{"referrers whose manifest decides", outcome.LimitPull, "1000 referrers a pull whose manifest must decide", 1000, func(q *quota, _ int) error { return q.ask() }},
 		{"bytes", outcome.LimitTotalSize, "100 bytes in all (key max_total_size)", 10, func(q *quota, i int) error { return q.reserve(content(i, 10)) }},
 		{"a single piece that is too large", outcome.LimitTotalSize, "100 bytes in all", 0, func(q *quota, i int) error { return q.reserve(content(i, 101)) }},
 		{"pieces", outcome.LimitOther, "10000 manifests and blobs in all", 10_000, func(q *quota, i int) error { return q.reserve(content(i, 0)) }},
@@ -63,17 +63,17 @@ func TestQuota(t *testing.T) {
 			return q.reserve(content(i, 0))
 		}},
 		{"requests after too many failed", outcome.LimitOther, "10000 manifests and blobs in all", 10_000, func(q *quota, _ int) error {
-			err := q.request()
+			err := q.mayRequest()
 			q.fail(errdefs.ErrUnavailable)
 			return err
 		}},
 		{"manifests that came to nothing", outcome.LimitTotalSize, "not taken came to 100 bytes (key max_total_size)", 10, func(q *quota, _ int) error {
-			err := q.request()
+			err := q.mayRequest()
 			q.discard(make([]byte, 10))
 			return err
 		}},
 		{"wrong bytes, of which how many is not known", outcome.LimitTotalSize, "not taken came to", 1, func(q *quota, _ int) error {
-			err := q.request()
+			err := q.mayRequest()
 			q.fail(errdefs.ErrFailedPrecondition)
 			return err
 		}},

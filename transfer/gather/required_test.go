@@ -97,7 +97,7 @@ func TestRefusalNamesItsCause(t *testing.T) {
 		listed = append(listed, w.artifact("application/vex+json", &w.subject, w.serve(fmt.Sprint("vex", i))))
 	}
 	bundle := w.artifact("application/vnd.dev.sigstore.bundle.v0.3+json", &w.subject, w.serve("bundle"))
-	gone := w.artifact(signature, &w.subject, ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString("gone"), Size: 4})
+	gone := w.artifact(signature, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("gone"), Size: 4})
 	w.list(w.subject, append(listed, bundle, gone)...)
 	out, sel := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1})
 	err := out.Enforce("image", sel)
@@ -245,7 +245,7 @@ func TestEmbeddedAttestations(t *testing.T) {
 		{name: "as BuildKit writes it now", artifactType: artifact.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, want: true},
 		{name: "listed as well, without a subject", config: image, layer: "application/vnd.in-toto+json", listed: true, want: true},
 		{name: "listed as well", artifactType: artifact.TypeBuildKitAttestation, config: image, layer: "application/vnd.in-toto+json", subject: true, listed: true, want: true},
-		{name: "a signature by its type alone", artifactType: signature, config: image, layer: "text/artifact.Plain"},
+		{name: "a signature by its type alone", artifactType: signature, config: image, layer: "text/plain"},
 		{name: "another image", config: image, layer: ocispec.MediaTypeImageLayerGzip},
 		{name: "no layers", config: image},
 		{name: "the image itself", itself: true},

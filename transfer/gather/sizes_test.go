@@ -1,11 +1,13 @@
 package gather
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	clabels "github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -44,9 +46,9 @@ func TestListingWithAWrongSize(t *testing.T) {
 // A layer may be empty. That is believed of the digest of nothing alone.
 func TestEmptyLayer(t *testing.T) {
 	w := newWorld(t)
-	nothing := ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString(""), Size: 0}
+	nothing := ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString(""), Size: 0}
 	whole := w.artifact(spdx, &w.subject, nothing, w.serve("sbom"))
-	lie := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "text/artifact.Plain", Digest: digest.FromString("something"), Size: 0})
+	lie := w.artifact(spdx, &w.subject, ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromString("something"), Size: 0})
 	w.list(w.subject, whole, lie)
 	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1})
 	w.wantTied(w.subject, whole)
@@ -228,5 +230,117 @@ func TestManifestsThatAreOnlyReadAreLimited(t *testing.T) {
 	w.wantStatus(out, labels.Truncated)
 	if n := w.asked("/manifests/"); n != 3 {
 		t.Errorf("%d manifests were read, want 3", n)
+	}
+}
+
+// A child that indexes share is read once a pull.
+func TestChildThatIndexesShareIsReadOnce(t *testing.T) {
+	w := newWorld(t)
+	child := w.artifact(spdx, nil, w.serve("shared"))
+	var indexes []ocispec.Descriptor
+	for i := range 20 {
+		indexes = append(indexes, w.manifest(ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx, Subject: &w.subject,
+			Manifests: []ocispec.Descriptor{child}, Annotations: map[string]string{"n": fmt.Sprint(i)},
+		}, ocispec.MediaTypeImageIndex, spdx))
+	}
+	w.list(w.subject, indexes...)
+	store := &countedStore{Store: w.store, opened: map[digest.Digest]int{}}
+	for range 2 { // and again, when it is stored
+		w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) { c.Store = store })
+		w.wantTied(w.subject, indexes...)
+	}
+	if n := w.asked("/manifests/" + child.Digest.String()); n != 1 {
+		t.Errorf("the child was asked for %d times, want once", n)
+	}
+	if n := store.opened[child.Digest]; n > 2 {
+		t.Errorf("the child was read %d times from the store by two pulls", n)
+	}
+}
+
+// countedStore counts how often content is read.
+type countedStore struct {
+	content.Store
+	mu     sync.Mutex
+	opened map[digest.Digest]int
+}
+
+func (s *countedStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	s.mu.Lock()
+	s.opened[desc.Digest]++
+	s.mu.Unlock()
+	return s.Store.ReaderAt(ctx, desc)
+}
+
+// Children whose size their index lies about count as what came of them.
+func TestChildrenOfAWrongSizeAreLimited(t *testing.T) {
+	w := newWorld(t)
+	var indexes []ocispec.Descriptor
+	for i := range 30 {
+		child := w.artifact(spdx, nil, w.serve(strings.Repeat(fmt.Sprint(i), 10)))
+		child.Size++
+		indexes = append(indexes, w.manifest(ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, ArtifactType: spdx, Subject: &w.subject,
+			Manifests: []ocispec.Descriptor{child},
+		}, ocispec.MediaTypeImageIndex, spdx))
+	}
+	w.list(w.subject, indexes...)
+	out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) {
+		c.Limits.MaxConcurrentDownloads, c.Limits.MaxTotalSize = 1, 30*1024
+	})
+	w.wantTied(w.subject)
+	if n := len(out.Subjects[0].Skipped); n != 30 {
+		t.Errorf("%d are skipped, want all", n)
+	}
+	if out, _ := w.gather(policy.Rule{ArtifactTypes: []string{artifact.SetSBOMs}, Depth: 1}, func(c *Config) {
+		c.Limits.MaxConcurrentDownloads, c.Limits.MaxTotalSize = 1, 4*1024
+	}); out.Refusals()[outcome.LimitTotalSize] == 0 {
+		t.Errorf("no limit stopped them: %v", out.Refusals())
+	}
+}
+
+// What a pull read of referrers is not held until its end.
+func TestConcludedAttemptsHoldNoManifest(t *testing.T) {
+	w := newWorld(t)
+	w.cosignTag(".sig")
+	w.list(w.subject, w.artifact(spdx, &w.subject, w.serve("sbom")))
+	config := w.config(policy.Rule{ArtifactTypes: []string{"all"}, Depth: 1})
+	config.Cosign = CosignAlways
+	g := New(w.ctx, config)
+	defer g.Close()
+	g.Image(w.subject)
+	out := g.Wait(w.ctx)
+	if len(out.Subjects[0].Taken) != 2 {
+		t.Fatalf("taken are %+v", out.Subjects[0].Taken)
+	}
+	for dgst, a := range g.subjects[0].latest {
+		if a.manifest != nil || a.raw != nil {
+			t.Errorf("%s is held", dgst)
+		}
+	}
+}
+
+// Nor does an entry that is wrong about the media type hide a referrer.
+func TestListingWithAWrongMediaType(t *testing.T) {
+	for name, listed := range map[string]func(w *world, sig ocispec.Descriptor) []ocispec.Descriptor{
+		"an index": func(_ *world, sig ocispec.Descriptor) []ocispec.Descriptor {
+			sig.MediaType = ocispec.MediaTypeImageIndex
+			return []ocispec.Descriptor{sig}
+		},
+		"an index, and then what it is": func(_ *world, sig ocispec.Descriptor) []ocispec.Descriptor {
+			index := sig
+			index.MediaType = ocispec.MediaTypeImageIndex
+			return []ocispec.Descriptor{index, sig}
+		},
+	} {
+		w := newWorld(t)
+		sig := w.artifact(signature, &w.subject, w.serve("signed"))
+		w.list(w.subject, listed(w, sig)...)
+		out, selection := w.gather(policy.Rule{Required: []string{artifact.SetSignatures}, Depth: 1})
+		w.wantTied(w.subject, sig)
+		w.wantStatus(out, labels.Present)
+		if err := out.Enforce("image", selection); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 // candidate is a referrer that may be taken.
 type candidate struct {
 	ocispec.Descriptor
-	via      outcome.Origin
-	manifest []byte // where it is known already
+	via outcome.Origin
+	raw []byte // the manifest, where it is known already
 	// legacy is the artifact type that it is taken for, where not its manifest
 	// but one of cosign's tags, or the image's index, names the subject.
 	legacy    string
@@ -180,7 +180,11 @@ func (g *Gather) bring(a *attempt) {
 	if a == nil {
 		return
 	}
-	g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
+	// An index of the image that refers to a manifest in it would stand beneath what it
+	// holds, and a client that draws the tree go round in a circle.
+	if !g.isImage(a.Digest) {
+		g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
+	}
 	// Its own referrers need not wait for its blobs.
 	if a.subject.depth > 1 {
 		if err := g.add(artifact.Plain(a.Descriptor), a.subject.depth-1, false); err != nil {
@@ -193,6 +197,8 @@ func (g *Gather) bring(a *attempt) {
 // conclude records what became of an attempt.
 func (g *Gather) conclude(a *attempt, err error) {
 	defer close(a.done)
+	// What is concluded is remembered, and not what was read for it.
+	defer func() { a.manifest, a.raw = nil, nil }()
 	if errors.Is(err, errTaken) {
 		a.taken = true
 		return

@@ -21,7 +21,7 @@ func (g *Gather) Tie(ctx context.Context, out *outcome.Outcome, target ocispec.D
 	now := time.Now()
 	var errs []error
 	for i, s := range out.Subjects {
-		asked := &g.subjects[i].asked
+		asked := &g.bySubj[s.Digest].asked
 		errs = append(errs, g.tie(ctx, s, asked, now))
 		if i == 0 && s.Digest != target.Digest {
 			s.Digest = target.Digest

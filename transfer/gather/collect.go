@@ -9,8 +9,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
-// outcome builds the outcome when all work has ended.
-func (g *Gather) outcome() *outcome.Outcome {
+// collect builds the outcome when all work has ended.
+func (g *Gather) collect() *outcome.Outcome {
 	out := &outcome.Outcome{Bytes: g.written.Load(), Unasked: int(g.unasked.Load())}
 	for _, s := range g.subjects {
 		// Where a tag of cosign's, or an index, turns out to name a part of the
