@@ -144,7 +144,7 @@ func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []s
 	if t.config.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
 		return false
 	}
-	set := artifact.SetOf(artifact.Referrer{ArtifactType: kind.ArtifactType})
+	set := artifact.SetOfType(kind.ArtifactType)
 	for _, r := range of {
 		info, err := t.config.Store.Info(ctx, r.Digest)
 		if err == nil && info.Labels[labels.ArtifactTypeKey] == "" && t.config.Cosign == gather.CosignAuto &&

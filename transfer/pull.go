@@ -52,15 +52,15 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 // pull is one pull's state.
 type pull struct {
 	*query
-	unopened error           // why no registry is asked for referrers, or nil
-	prefetch *prefetch       // nil where the image was not there
-	outcome  metrics.Outcome // "" until the referrers are in, or given up
+	cannotAsk error           // why no registry is asked for referrers, or nil
+	prefetch  *prefetch       // nil where the image was not there
+	outcome   metrics.Outcome // "" until the referrers are in, or given up
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
 	q, err := t.newQuery(ctx, src, progress)
 	if errdefs.IsFailedPrecondition(err) {
-		return &pull{query: &query{t: t, src: src, progress: progress}, unopened: err}, nil
+		return &pull{query: &query{t: t, src: src, progress: progress}, cannotAsk: err}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, pr
 // expect prepares for an image that is not there, which its source gets with a
 // request less, or for one that is, whose referrers are asked for at once.
 func (p *pull) expect(ctx context.Context) {
-	if p.unopened != nil || p.t.config.Images == nil {
+	if p.cannotAsk != nil || p.t.config.Images == nil {
 		return
 	}
 	image, err := p.t.config.Images.Get(ctx, p.opened.Image())
@@ -90,23 +90,23 @@ func (p *pull) expect(ctx context.Context) {
 
 // resolved begins to gather. The context is that of the wrapped service's pull.
 func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descriptor) error {
-	if p.unopened == nil && p.prefetch == nil {
+	if p.cannotAsk == nil && p.prefetch == nil {
 		return p.ask(ctx, name, root, gather.Config{})
 	}
 	wanted, err := p.govern(ctx, name, root.Digest)
 	switch {
 	case err != nil || !wanted:
 		return err
-	case p.unopened != nil:
-		return p.goPast(ctx)
+	case p.cannotAsk != nil:
+		return p.pullWithoutReferrers(ctx)
 	}
 	p.start(ctx, root, gather.Config{Registry: p.prefetch})
 	return nil
 }
 
-// goPast lets the pull of a source that is unopened go on without referrers, unless its
+// pullWithoutReferrers lets the pull of a source that is cannotAsk go on without referrers, unless its
 // rule needs to know of them.
-func (p *pull) goPast(ctx context.Context) error {
+func (p *pull) pullWithoutReferrers(ctx context.Context) error {
 	needs := ""
 	if required := p.selection.Required(); len(required) > 0 {
 		needs = "requires " + strings.Join(required, ", ")
@@ -115,10 +115,10 @@ func (p *pull) goPast(ctx context.Context) error {
 	}
 	if needs != "" {
 		p.outcome = metrics.Refused
-		return fmt.Errorf("the referrers of image %s cannot be asked for, and %s %s: %w", p.name, p.selection.Origin(), needs, p.unopened)
+		return fmt.Errorf("the referrers of image %s cannot be asked for, and %s %s: %w", p.name, p.selection.Origin(), needs, p.cannotAsk)
 	}
 	p.outcome = metrics.Unknown
-	log.G(ctx).WithField("image", p.name).WithError(p.unopened).Warn("referrers: the image is pulled without, since they cannot be asked for")
+	log.G(ctx).WithField("image", p.name).WithError(p.cannotAsk).Warn("referrers: the image is pulled without, since they cannot be asked for")
 	return nil
 }
 

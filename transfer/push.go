@@ -37,7 +37,7 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 		return fmt.Errorf("referrers cannot be pushed (key push): %w", err)
 	}
 	defer registry.Close()
-	registry.Claim()
+	registry.Claim() // a source of this daemon's making refuses to push what no one claimed
 	admit, err := admits(registry.Image(), selection)
 	if err != nil {
 		return err

@@ -106,25 +106,25 @@ func (q *query) registry() (discovery.Registry, error) {
 }
 
 // start begins to gather under the selection that governs. The context is that of the whole
-// operation. mode has the registry, and how this gather differs from that of a pull.
-func (q *query) start(ctx context.Context, root ocispec.Descriptor, mode gather.Config) {
-	mode.Name, mode.Selection, mode.Progress = q.name, q.selection, q.progress
-	mode.Store, mode.Labeler = q.t.config.Store, q.t.labeler
-	mode.Limits, mode.Cosign = q.t.config.Limits, q.t.config.Cosign
-	q.gather = gather.New(ctx, mode)
+// operation. config has the registry, and how this gather differs from that of a pull.
+func (q *query) start(ctx context.Context, root ocispec.Descriptor, config gather.Config) {
+	config.Name, config.Selection, config.Progress = q.name, q.selection, q.progress
+	config.Store, config.Labeler = q.t.config.Store, q.t.labeler
+	config.Limits, config.Cosign = q.t.config.Limits, q.t.config.Cosign
+	q.gather = gather.New(ctx, config)
 	q.gather.Image(root)
 }
 
-// ask is govern and start of those who ask the registry and nothing before it.
-func (q *query) ask(ctx context.Context, name string, root ocispec.Descriptor, mode gather.Config) error {
+// ask selects, opens the registry and starts the gather.
+func (q *query) ask(ctx context.Context, name string, root ocispec.Descriptor, config gather.Config) error {
 	wanted, err := q.govern(ctx, name, root.Digest)
 	if err != nil || !wanted {
 		return err
 	}
-	if mode.Registry, err = q.registry(); err != nil {
+	if config.Registry, err = q.registry(); err != nil {
 		return fmt.Errorf("referrers of %s: %w", name, err)
 	}
-	q.start(ctx, root, mode)
+	q.start(ctx, root, config)
 	return nil
 }
 

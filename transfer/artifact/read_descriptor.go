@@ -88,6 +88,9 @@ func readTelling(into *map[string]string) func(jsontext.Value) error {
 // none: the content can be fetched all the same.
 func readInline(into *[]byte) func(jsontext.Value) error {
 	return func(value jsontext.Value) error {
+		if err := checkUnread(value); err != nil {
+			return fmt.Errorf("it holds %w", err)
+		}
 		var text string
 		if len(value) > base64.StdEncoding.EncodedLen(MaxInline)+len(`""`) || json.Unmarshal(value, &text) != nil || text == "" {
 			return nil

@@ -42,8 +42,8 @@ func (a *answer) Explanation(ctx context.Context) (*Explanation, error) {
 	}
 }
 
-// Send answers the client. The daemon calls it once. An explanation that is too large
-// for one message is sent without some of the referrers that are left.
+// Send answers the client. The daemon calls it once. An explanation that is too large for
+// one message is an errdefs.ErrResourceExhausted.
 func (a *answer) Send(e *Explanation) error {
 	data, err := bounded(e, maxAnswer)
 	if err != nil {

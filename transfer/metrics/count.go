@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 

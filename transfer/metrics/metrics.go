@@ -10,12 +10,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 

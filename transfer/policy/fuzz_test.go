@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 

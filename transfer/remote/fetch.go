@@ -77,7 +77,8 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 	}
 	var data []byte
 	err := r.eachHost(func(h *Host) error {
-		a, err := r.Get(ctx, h, r.URL(h, "manifests", desc.Digest.String()), desc.MediaType)
+		// A listing may be wrong about the type; the digest vouches for any.
+		a, err := r.Get(ctx, h, r.URL(h, "manifests", desc.Digest.String()), desc.MediaType+", "+AcceptAny)
 		if err != nil {
 			return err
 		}

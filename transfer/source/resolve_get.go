@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 
