@@ -10,7 +10,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 

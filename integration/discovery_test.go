@@ -15,12 +15,10 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
-
-	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
 // discoverer asks the registry as the daemon does.

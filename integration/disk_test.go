@@ -17,7 +17,6 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 

@@ -10,9 +10,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 

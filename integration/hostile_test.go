@@ -10,75 +10,68 @@ import (
 	"github.com/opencontainers/go-digest"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
-// Referrers that hang hold up neither their own image's layers nor other pulls,
-// however the daemon is set up.
+// Referrers that hang hold up neither their own image's layers nor other pulls.
 func TestReferrersThatHang(t *testing.T) {
 	f := loadFixture(t)
-	for name, disabled := range map[string][]string{"full": daemon.Active, "local alone is disabled": {daemon.StockTransfer}} {
-		t.Run(name, func(t *testing.T) {
-			hanging, other := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
-			wholeFixture(f, t, hanging)
-			wholeFixture(f, t, other)
-			referrers := map[string]bool{}
-			for _, n := range []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.VEX} {
-				referrers[f.Content(n)[2].String()] = true
-			}
-			done, hangs := make(chan struct{}), make(chan struct{}, 1)
-			t.Cleanup(func() { close(done) }) // before the registry waits for its requests
-			hanging.Fail(func(w http.ResponseWriter, r *http.Request) bool {
-				if !referrers[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]] {
-					return false
-				}
-				w.WriteHeader(http.StatusOK)
-				_ = http.NewResponseController(w).Flush()
-				select {
-				case hangs <- struct{}{}:
-				default: // another does already
-				}
-				select {
-				case <-done:
-				case <-r.Context().Done():
-				}
-				return true
-			})
-			d := startDaemon(t, daemon.Config{Disabled: disabled, Plugin: `timeout = "3s"` + everything})
-			image := hanging.Host + "/app:v1"
-			pulled := make(chan error, 1)
-			go func() {
-				_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
-				pulled <- err
-			}()
-			select {
-			case <-hangs:
-			case <-testContext(t).Done():
-				t.Fatal("no referrer was asked for")
-			}
-			began := time.Now()
-			pull(t, d, other.Host+"/app:v1")
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("another pull took %s", took)
-			}
-			select {
-			case err := <-pulled:
-				if err != nil {
-					t.Error(err)
-				}
-			case <-time.After(25 * time.Second):
-				t.Fatal("the pull hangs with its referrers")
-			}
-			if read := ls(t, d, image); read.Status != labels.Unknown {
-				t.Errorf("status is %q, want unknown", read.Status)
-			}
-			wantClean(t, d)
-		})
+	hanging, other := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, hanging)
+	wholeFixture(f, t, other)
+	referrers := map[string]bool{}
+	for _, n := range []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.VEX} {
+		referrers[f.Content(n)[2].String()] = true
 	}
+	done, hangs := make(chan struct{}), make(chan struct{}, 1)
+	t.Cleanup(func() { close(done) }) // before the registry waits for its requests
+	hanging.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+		if !referrers[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]] {
+			return false
+		}
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case hangs <- struct{}{}:
+		default: // another does already
+		}
+		select {
+		case <-done:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	d := startDaemon(t, active(`timeout = "3s"`+everything))
+	image := hanging.Host + "/app:v1"
+	pulled := make(chan error, 1)
+	go func() {
+		_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
+		pulled <- err
+	}()
+	select {
+	case <-hangs:
+	case <-testContext(t).Done():
+		t.Fatal("no referrer was asked for")
+	}
+	began := time.Now()
+	pull(t, d, other.Host+"/app:v1")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("another pull took %s", took)
+	}
+	select {
+	case err := <-pulled:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(25 * time.Second):
+		t.Fatal("the pull hangs with its referrers")
+	}
+	if read := ls(t, d, image); read.Status != labels.Unknown {
+		t.Errorf("status is %q, want unknown", read.Status)
+	}
+	wantClean(t, d)
 }
 
 // A pull that a rule refuses leaves an image that is there already as it was.

@@ -17,7 +17,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 )
 

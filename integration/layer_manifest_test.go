@@ -52,7 +52,7 @@ func TestLayerThatCallsItselfAManifest(t *testing.T) {
 			}
 			slices.Sort(want)
 
-			d, other := startDaemon(t, active(everything)), startDaemon(t, active(everything))
+			d, other := startDaemon(t, active(pushTrue)), startDaemon(t, active(everything))
 			name := reg.Host + "/app:v1"
 			pull(t, d, name)
 			pull(t, d, name)
@@ -75,6 +75,23 @@ func TestLayerThatCallsItselfAManifest(t *testing.T) {
 				t.Errorf("not imported: %v", lost)
 			}
 			removed(t, other)
+
+			for _, kind := range []registry.Kind{registry.Olareg, registry.Distribution} {
+				to := startRegistry(t, kind)
+				as := to.Host + "/app:v1"
+				if err := pushAs(t, d, name, as); err != nil {
+					t.Errorf("push to %s: %v", kind, err)
+					continue
+				}
+				pull(t, other, as)
+				if got := tied(ls(t, other, as).Referrers); !slices.Equal(got, want) {
+					t.Errorf("from %s a pull ties\n %s\nwant\n %s", kind, strings.Join(got, "\n "), strings.Join(want, "\n "))
+				}
+				if lost := damaged(t, other, content); len(lost) > 0 {
+					t.Errorf("not pulled from %s: %v", kind, lost)
+				}
+				removed(t, other)
+			}
 			removed(t, d)
 		})
 	}

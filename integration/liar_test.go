@@ -14,7 +14,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 

@@ -11,9 +11,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
-
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // A pull of an image that is there, and has not changed, changes nothing and costs
