@@ -3,6 +3,7 @@ package referrers
 import (
 	"bytes"
 	"encoding"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -90,7 +91,10 @@ func checkValue(key string, value any, t reflect.Type) error {
 		return err
 	}
 	into := reflect.New(reflect.MapOf(reflect.TypeFor[string](), t))
-	if err = decodeStrictly(doc, into.Interface()); err == nil {
+	if err = errTable; !misplaced(value, t) {
+		err = decodeStrictly(doc, into.Interface())
+	}
+	if err == nil {
 		return nil
 	}
 	if u, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler); ok { // its error says what to write
@@ -102,6 +106,23 @@ func checkValue(key string, value any, t reflect.Type) error {
 		return fmt.Errorf("key %s = %v: %w: %w", key, value, err, errdefs.ErrInvalidArgument)
 	}
 	return badValue(key, value, how)
+}
+
+var errTable = errors.New("it is no table")
+
+// misplaced reports whether there is a table where the type has none. go-toml takes an
+// empty one for any value, and panics on one that holds another.
+func misplaced(value any, t reflect.Type) bool {
+	if list, ok := value.([]any); ok {
+		return slices.ContainsFunc(list, func(element any) bool {
+			if t.Kind() == reflect.Slice {
+				return misplaced(element, t.Elem())
+			}
+			return misplaced(element, t)
+		})
+	}
+	_, table := value.(map[string]any)
+	return table && t.Kind() != reflect.Struct && t.Kind() != reflect.Map
 }
 
 // badValue says what to write for the key.
