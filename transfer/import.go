@@ -57,10 +57,10 @@ type importStore struct {
 }
 
 // entry tells the entries of an archive's index apart.
-type entry struct{ digest, name, subject string }
+type entry struct{ mediaType, digest, name, subject string }
 
 func entryOf(desc ocispec.Descriptor) entry {
-	return entry{desc.Digest.String(), archive.Name(desc), archive.Subject(desc).String()}
+	return entry{desc.MediaType, desc.Digest.String(), archive.Name(desc), archive.Subject(desc).String()}
 }
 
 // ImageFilter implements transfer.ImageFilterer.

@@ -32,7 +32,7 @@ const maxWarnings = 10
 // What is not complete, or names another subject than its annotation says, is left
 // out and logged. The error is of the store.
 func Restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, subjects []digest.Digest, carried []ocispec.Descriptor) (int, error) {
-	r := &restorer{store: store, reader: stored.NewReader(store), labeler: labeler, bySubject: map[digest.Digest][]ocispec.Descriptor{}}
+	r := &restorer{store: store, content: newKeeper(store, labeler), bySubject: map[digest.Digest][]ocispec.Descriptor{}}
 	for _, desc := range carried {
 		subject := Subject(desc)
 		r.bySubject[subject] = append(r.bySubject[subject], desc)
@@ -64,8 +64,7 @@ func Restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, s
 // restorer is the work of one import.
 type restorer struct {
 	store     stored.Store
-	reader    *stored.Reader
-	labeler   *stored.Labeler
+	content   *keeper
 	bySubject map[digest.Digest][]ocispec.Descriptor // those that are not restored yet
 	leftOut   int
 }
@@ -104,11 +103,11 @@ func (r *restorer) referrersOf(ctx context.Context, subject digest.Digest) ([]di
 // passed over. The error is of the store.
 func KeepEntries(ctx context.Context, store stored.Store, labeler *stored.Labeler, index digest.Digest, carried []ocispec.Descriptor) error {
 	var kept []digest.Digest
-	reader := stored.NewReader(store)
+	content := newKeeper(store, labeler)
 	for _, desc := range carried[:min(len(carried), maxReferrers)] {
 		m, err := stored.Manifest(ctx, store, desc)
 		if err == nil {
-			err = labelContent(ctx, reader, labeler, desc, m, nil)
+			err = content.keep(ctx, desc, m, nil)
 		}
 		if err == nil {
 			kept = append(kept, desc.Digest)
@@ -147,25 +146,44 @@ func (r *restorer) restore(ctx context.Context, subject digest.Digest, desc ocis
 	} else if m.Subject.Digest != subject {
 		return fmt.Errorf("its manifest's subject is %.80q: %w", m.Subject.Digest, errdefs.ErrInvalidArgument)
 	}
-	return labelContent(ctx, r.reader, r.labeler, desc, m, add)
+	return r.content.keep(ctx, desc, m, add)
 }
 
-// labelContent labels each manifest of a referrer to keep what it names, which must be
-// there as it is named: what an import ties, a push can bring to a registry; the referrer itself with more labels.
-func labelContent(ctx context.Context, reader *stored.Reader, labeler *stored.Labeler, referrer ocispec.Descriptor, m *artifact.Manifest, more map[string]string) error {
+// keeper labels the content of referrers, so that it lives with them. It remembers what
+// several of them name.
+type keeper struct {
+	reader   *stored.Reader
+	labeler  *stored.Labeler
+	labelled map[digest.Digest]bool // manifests that a referrer names
+}
+
+func newKeeper(store stored.Store, labeler *stored.Labeler) *keeper {
+	return &keeper{stored.NewReader(store), labeler, map[digest.Digest]bool{}}
+}
+
+// keep labels each manifest of a referrer to keep what it names, which must be there as it
+// is named: what an import ties, a push can bring to a registry. The referrer itself gets
+// more labels.
+func (k *keeper) keep(ctx context.Context, referrer ocispec.Descriptor, m *artifact.Manifest, more map[string]string) error {
 	return artifact.Walk(ctx, referrer, m, artifact.Visitor{
 		Manifest: func(ctx context.Context, desc ocispec.Descriptor, _ []byte) (*artifact.Manifest, error) {
-			return reader.Child(ctx, desc)
+			return k.reader.Child(ctx, desc)
 		},
 		Blob: func(ctx context.Context, _, desc ocispec.Descriptor, _ []byte) error {
-			return reader.HasBlob(ctx, desc)
+			return k.reader.HasBlob(ctx, desc)
 		},
 		Leave: func(ctx context.Context, desc ocispec.Descriptor, m *artifact.Manifest) error {
 			add := labels.Children(m.Children()...)
 			if desc.Digest == referrer.Digest {
 				maps.Copy(add, more)
+			} else if k.labelled[desc.Digest] {
+				return nil
 			}
-			return labeler.Add(ctx, desc.Digest, add)
+			if err := k.labeler.Add(ctx, desc.Digest, add); err != nil {
+				return err
+			}
+			k.labelled[desc.Digest] = true
+			return nil
 		},
 	})
 }
