@@ -171,6 +171,30 @@ func TestHostileInputNamesItsTests(t *testing.T) {
 	}
 }
 
+// The pages name files that are there.
+func TestDocsNameFilesOfTheTree(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md") {
+		doc, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile("`([a-z_]+(?:/[a-z_]+)*/[a-z_]+\\.go)`").FindAllStringSubmatch(string(doc), -1) {
+			named++
+			if _, err := os.Stat(name[1]); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("%d files named, the spelling of the pages has changed", named)
+	}
+}
+
 // One version of Go is needed, whatever is built of this repository: the highest that a
 // containerd asks for which one of the modules pins.
 func TestOneVersionOfGo(t *testing.T) {
