@@ -180,13 +180,15 @@ func (m *Manifest) Layers() []ocispec.Descriptor {
 }
 
 // Children returns the digests of all that the manifest names, those that are well
-// formed.
+// formed, each once.
 func (m *Manifest) Children() []digest.Digest {
 	var out []digest.Digest
+	seen := map[digest.Digest]bool{}
 	for _, d := range slices.Concat(m.Blobs, m.Manifests) {
-		if d.Digest.Validate() == nil {
+		if !seen[d.Digest] && d.Digest.Validate() == nil {
 			out = append(out, d.Digest)
 		}
+		seen[d.Digest] = true
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package artifact
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,6 +176,16 @@ func TestParseCountsChildren(t *testing.T) {
 				t.Errorf("%v is no errdefs.ErrResourceExhausted", err)
 			}
 		})
+	}
+}
+
+// Each child becomes a label, of which a thousand copies of one layer need no more than one.
+func TestChildrenAreNamedOnce(t *testing.T) {
+	t.Parallel()
+	one, other := digest.FromString("one"), digest.FromString("other")
+	m := &Manifest{Blobs: []ocispec.Descriptor{{Digest: one}, {Digest: other}, {Digest: one}, {Digest: "none"}}, Manifests: []ocispec.Descriptor{{Digest: other}}}
+	if got := m.Children(); !slices.Equal(got, []digest.Digest{one, other}) {
+		t.Errorf("children %v", got)
 	}
 }
 
