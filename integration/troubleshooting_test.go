@@ -221,7 +221,7 @@ func (s *said) pushes() {
 func (s *said) tied(d *daemon.Daemon, to *registry.Registry) {
 	ctx := testContext(s.t)
 	amd64, arm64 := s.f.Get(fixture.AMD64), s.f.Get(fixture.ARM64)
-	tie := labels.Tie(nil, arm64.Digest)
+	tie := labels.TieLabels(nil, arm64.Digest)
 	var fields []string
 	for key := range tie {
 		fields = append(fields, "labels."+key)

@@ -29,7 +29,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	if err != nil {
 		return fmt.Errorf("failed to resolve image: %w", err)
 	}
-	if err := q.ask(ctx, name, root, gather.Config{Dry: true}); err != nil {
+	if err := q.startGather(ctx, name, root, gather.Config{Dry: true}); err != nil {
 		return err
 	}
 	manifests, err := q.addManifests(ctx, root, orDefault(dst.Platforms()), nil)

@@ -19,7 +19,7 @@ func (q *query) explanation(ctx context.Context, root digest.Digest, out *outcom
 	limits := q.t.config.Limits
 	e := &explain.Explanation{
 		Image: q.name, Digest: root, Stored: q.isStored(ctx, root),
-		Rule: q.selection.Origin(), Selection: q.selection.String(), Subjects: []outcome.Subject{},
+		Rule: q.selection.RuleName(), Selection: q.selection.String(), Subjects: []outcome.Subject{},
 		Limits: explain.Limits{
 			Timeout: limits.Timeout.String(), MaxReferrers: limits.MaxReferrers, MaxBlobSize: limits.MaxBlobSize,
 			MaxTotalSize: limits.MaxTotalSize, MaxConcurrentDownloads: limits.MaxConcurrentDownloads,

@@ -45,7 +45,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return err
 	}
 	q.send(fmt.Sprintf("Fetching referrers of %s", q.src))
-	if err := q.ask(ctx, name, root, gather.Config{NoPrune: true}); err != nil {
+	if err := q.startGather(ctx, name, root, gather.Config{NoPrune: true}); err != nil {
 		return err
 	}
 	if q.gather == nil { // nothing is taken, so that nothing is asked

@@ -19,8 +19,9 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// Explain and fetch transfer no image content, so that no dispatch of containerd's walks
-// the image. This walks it in its place.
+// What of an image's index the gather is told of. A pull tells as containerd's dispatch
+// comes to each index (addChildren); explain and fetch transfer no image content, so that
+// no dispatch walks the image, and walk it themselves (addManifests).
 
 // resolve returns what the reference names: from the store, where it has a digest
 // that is there, so that a registry that fails can be explained as well.

@@ -52,9 +52,9 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 // pull is one pull's state.
 type pull struct {
 	*query
-	cannotAsk error           // why no registry is asked for referrers, or nil
-	prefetch  *prefetch       // nil where the image was not there
-	outcome   metrics.Outcome // "" until the referrers are in, or given up
+	cannotAsk error          // why no registry is asked for referrers, or nil
+	prefetch  *prefetch      // nil where the image was not there
+	ending    metrics.Ending // "" until the referrers are in, or given up
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
@@ -91,7 +91,7 @@ func (p *pull) expect(ctx context.Context) {
 // resolved begins to gather. The context is that of the wrapped service's pull.
 func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descriptor) error {
 	if p.cannotAsk == nil && p.prefetch == nil {
-		return p.ask(ctx, name, root, gather.Config{})
+		return p.startGather(ctx, name, root, gather.Config{})
 	}
 	wanted, err := p.govern(ctx, name, root.Digest)
 	switch {
@@ -114,10 +114,10 @@ func (p *pull) pullWithoutReferrers(ctx context.Context) error {
 		needs = `has on_error = "fail"`
 	}
 	if needs != "" {
-		p.outcome = metrics.Refused
-		return fmt.Errorf("the referrers of image %s cannot be asked for, and %s %s: %w", p.name, p.selection.Origin(), needs, p.cannotAsk)
+		p.ending = metrics.Refused
+		return fmt.Errorf("the referrers of image %s cannot be asked for, and %s %s: %w", p.name, p.selection.RuleName(), needs, p.cannotAsk)
 	}
-	p.outcome = metrics.Unknown
+	p.ending = metrics.Unknown
 	log.G(ctx).WithField("image", p.name).WithError(p.cannotAsk).Warn("referrers: the image is pulled without, since they cannot be asked for")
 	return nil
 }
@@ -136,7 +136,7 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 		return context.Cause(ctx)
 	}
 	refused := out.Enforce(p.name, p.selection)
-	p.outcome = p.report(ctx, out, waited, refused)
+	p.ending = p.report(ctx, out, waited, refused)
 	if refused != nil {
 		return refused
 	}
@@ -146,22 +146,22 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 			return err
 		}
 		log.G(ctx).WithError(err).Warn("referrers: the image goes on without")
-		p.outcome = metrics.Unkept
+		p.ending = metrics.Unkept
 	}
 	return nil
 }
 
 // ended is what became of a pull that returns err.
-func (p *pull) ended(err error) metrics.Outcome {
+func (p *pull) ended(err error) metrics.Ending {
 	switch {
-	case p.outcome == metrics.Refused:
+	case p.ending == metrics.Refused:
 		return metrics.Refused
 	case err != nil:
 		return metrics.Failed
-	case p.outcome == "":
+	case p.ending == "":
 		return metrics.Unselected
 	}
-	return p.outcome
+	return p.ending
 }
 
 func (p *pull) close() {
@@ -195,8 +195,9 @@ func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, e
 }
 
 // SetResolverOptions implements transfer.ImageResolverOptionSetter. The options
-// hand over the download slots that all pulls of the daemon share. They are passed
-// on once the gather has its own fetcher, so that a referrer that hangs holds none.
+// hand over the download slots that all pulls of the daemon share. They are passed on once
+// the image is resolved: resolving waits for no slot. The gather reads through a client of
+// its own in any case, so that a referrer that hangs holds none.
 func (s *pullSource) SetResolverOptions(opts ...transfer.ImageResolverOption) {
 	s.opts = opts
 }

@@ -34,7 +34,7 @@ func (t *Transferrer) push(ctx context.Context, src transfer.ImageGetter, dst tr
 	defer cancel()
 	registry, err := t.open(ctx, dst)
 	if err != nil {
-		return fmt.Errorf("referrers cannot be pushed (key push): %w", err)
+		return fmt.Errorf("referrers cannot be pushed (key push, or the client's selection): %w", err)
 	}
 	defer registry.Close()
 	registry.Claim() // a source of this daemon's making refuses to push what no one claimed

@@ -22,11 +22,11 @@ import (
 // query is what a pull, an explanation and a fetch have in common: an image in a registry,
 // whose referrers are asked for under the selection that governs it.
 type query struct {
-	t        *Transferrer
-	src      transfer.ImageFetcher
-	opened   *source.Source // src, nil where its registry cannot be asked
-	claim    *api.Selection // the client's selection, nil where it sent none
-	progress transfer.ProgressFunc
+	t               *Transferrer
+	src             transfer.ImageFetcher
+	opened          *source.Source // src, nil where its registry cannot be asked
+	clientSelection *api.Selection // the client's selection, nil where it sent none
+	progress        transfer.ProgressFunc
 
 	// Set by govern, once the image is resolved.
 	name      string
@@ -41,7 +41,7 @@ func (t *Transferrer) newQuery(ctx context.Context, src transfer.ImageFetcher, p
 	if err != nil {
 		return nil, err
 	}
-	return &query{t: t, src: opened, opened: opened, progress: progress, claim: opened.Claim()}, nil
+	return &query{t: t, src: opened, opened: opened, progress: progress, clientSelection: opened.Claim()}, nil
 }
 
 // open makes a source of the daemon's of one end of a transfer. The error is
@@ -79,7 +79,7 @@ func (q *query) govern(ctx context.Context, name string, root digest.Digest) (bo
 		return false, err
 	}
 	if q.selection.Empty() {
-		log.G(ctx).WithField("image", name).WithField("selection", q.selection.Origin()).Debug("referrers: nothing to take")
+		log.G(ctx).WithField("image", name).WithField("selection", q.selection.RuleName()).Debug("referrers: nothing to take")
 		return false, nil
 	}
 	return true, nil
@@ -87,11 +87,11 @@ func (q *query) govern(ctx context.Context, name string, root digest.Digest) (bo
 
 // selects returns what is asked for of the repository.
 func (q *query) selects(repository string) (*policy.Selection, error) {
-	s, err := q.t.config.Policy.Select(repository, q.claim.GetArtifactTypes())
+	s, err := q.t.config.Policy.Select(repository, q.clientSelection.GetArtifactTypes())
 	if err != nil {
 		return nil, err
 	}
-	return s.WithDepth(int(q.claim.GetDepth()))
+	return s.WithDepth(int(q.clientSelection.GetDepth()))
 }
 
 // registry returns the image's repository.
@@ -115,8 +115,8 @@ func (q *query) start(ctx context.Context, root ocispec.Descriptor, config gathe
 	q.gather.Image(root)
 }
 
-// ask selects, opens the registry and starts the gather.
-func (q *query) ask(ctx context.Context, name string, root ocispec.Descriptor, config gather.Config) error {
+// startGather selects, opens the registry and starts the gather.
+func (q *query) startGather(ctx context.Context, name string, root ocispec.Descriptor, config gather.Config) error {
 	wanted, err := q.govern(ctx, name, root.Digest)
 	if err != nil || !wanted {
 		return err

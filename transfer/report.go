@@ -18,10 +18,10 @@ import (
 // report tells the operator of referrers that are in, or given up: one line with the
 // outcome, and the metrics. It returns what the pull ends with unless more happens.
 // refused is why a rule refuses the pull, or nil.
-func (q *query) report(ctx context.Context, out *outcome.Outcome, waited time.Duration, refused error) metrics.Outcome {
+func (q *query) report(ctx context.Context, out *outcome.Outcome, waited time.Duration, refused error) metrics.Ending {
 	q.t.config.Metrics.Gathered(out, waited)
 	status := out.Status()
-	ends := metrics.Outcome(status)
+	ends := metrics.Ending(status)
 	if refused != nil {
 		ends = metrics.Refused
 	}
@@ -30,7 +30,7 @@ func (q *query) report(ctx context.Context, out *outcome.Outcome, waited time.Du
 	fields := log.Fields{
 		"image":     q.name,
 		"digest":    q.root,
-		"selection": q.selection.Origin(),
+		"selection": q.selection.RuleName(),
 		"outcome":   ends,
 		"status":    status,
 		"bytes":     out.Bytes,

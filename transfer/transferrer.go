@@ -1,6 +1,7 @@
 // Package transfer wraps containerd's local transfer service and makes its pulls
-// and pushes referrers-aware. One file holds one operation; what it does not change goes to
-// the wrapped service as it came.
+// and pushes referrers-aware. Each operation has a file of its name (pull, push, import,
+// export, explain, fetch), and the others hold what several share. What it does not change
+// goes to the wrapped service as it came.
 //
 // A pull meets the packages below in this order: source (the image in its
 // registry), policy (what to take), gather (the work beside the image), which
@@ -99,7 +100,7 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 // is containerd's own.
 const leaseTime = 24 * time.Hour
 
-// withLease puts a lease around the whole pull, so that it ends after the last
+// withLease puts a lease around a whole operation, so that it ends after the last
 // referrer is tied or given up. The wrapped service uses the one it finds.
 func (t *Transferrer) withLease(ctx context.Context) (context.Context, func(), error) {
 	if _, ok := leases.FromContext(ctx); ok || t.config.Leases == nil {

@@ -42,7 +42,7 @@ func FuzzListing(f *testing.F) {
 				return
 			}
 			entries += len(index.Entries)
-			if l.take(index) && index.More {
+			if l.addEntries(index) && index.More {
 				t.Error("a page with more than the limit was taken for whole")
 			}
 		}

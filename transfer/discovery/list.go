@@ -60,8 +60,8 @@ func ofEndpoint(n *Notices) *sync.Map   { return &n.endpoint }
 // may pull are asked in their order, mirrors that declare the capability
 // "referrers" before the others, and the registry itself after all that stand in
 // for it: an air-gapped node must not leak its questions. The first host that
-// lists anything ends the search. A host that knows of nothing does not hide
-// those behind it.
+// lists anything, to its end or to a limit, ends the search. A host that knows of nothing,
+// or fails on the way, does not hide those behind it.
 //
 // The error is nil for every answer of a registry: what failed is in the status
 // and the answers. It is errdefs.ErrInvalidArgument for a subject that no URL
@@ -145,7 +145,7 @@ type lister struct {
 	listing *Listing // shared by the hosts: what one found, the next need not
 	found   func([]ocispec.Descriptor)
 	entries int           // that this host listed and no other before it
-	valid   int           // that this host listed and that can be
+	valid   int           // that this host listed and that can be referrers
 	refused labels.Status // the worst that became of the others
 }
 
@@ -181,7 +181,7 @@ func (l *lister) list(ctx context.Context) labels.Status {
 			return l.fallback(ctx, a.Code)
 		}
 		listed += len(index.Entries)
-		if !l.take(index) {
+		if !l.addEntries(index) {
 			return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
 		link, err := nextPage(a.Header, a.URL)
@@ -216,7 +216,7 @@ func (l *lister) noneCanBe(request string, code, listed int) labels.Status {
 	if l.refused == labels.Truncated {
 		return l.answer(request, code, labels.Truncated, fmt.Sprintf("%d listed, of which none is within the limits", listed))
 	}
-	return l.answer(request, code, labels.Unknown, fmt.Sprintf("%d listed, of which none can be", listed))
+	return l.answer(request, code, labels.Unknown, fmt.Sprintf("%d listed, of which none can be a referrer", listed))
 }
 
 // keepNamespace tells a mirror again for which registry it stands: many leave
@@ -277,7 +277,7 @@ func (l *lister) fallback(ctx context.Context, endpoint int) labels.Status {
 		return l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
 	case index == nil:
 		return status
-	case !l.take(index):
+	case !l.addEntries(index):
 		return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
 	case len(index.Entries) == 0:
 		return l.answer(request, a.Code, labels.Absent, "")
@@ -316,9 +316,9 @@ func (l *lister) page(ctx context.Context, request string, u *url.URL) (*remote.
 	return a, index, labels.Present
 }
 
-// take adds the entries to the listing, each digest once. It is false where
+// addEntries adds the entries to the listing, each digest once. It is false where
 // there are more than the limit.
-func (l *lister) take(page *artifact.Index) bool {
+func (l *lister) addEntries(page *artifact.Index) bool {
 	before := len(l.listing.Referrers)
 	var again []ocispec.Descriptor
 	defer func() { l.found(slices.Concat(again, l.listing.Referrers[before:])) }()

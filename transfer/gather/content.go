@@ -21,7 +21,7 @@ type blob struct {
 }
 
 // fetchContent brings in all that a referrer's manifest names. What lacks one piece is not
-// taken, and needs no other.
+// taken: after the first failure no other is begun.
 func (g *Gather) fetchContent(referrer ocispec.Descriptor, m *artifact.Manifest) error {
 	eg, ctx := errgroup.WithContext(g.ctx)
 	eg.SetLimit(g.config.Limits.MaxConcurrentDownloads)

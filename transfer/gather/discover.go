@@ -131,7 +131,7 @@ func (d *discovered) decide() {
 		d.start(func() {
 			a, _ := d.g.receive(d.s, c)
 			first.Done()
-			d.g.bring(a)
+			d.g.bringContent(a)
 		})
 	}
 	if rest := undecided[room:]; len(rest) > 0 {
@@ -145,7 +145,7 @@ func (d *discovered) decide() {
 func (d *discovered) decideInOrder(undecided []candidate) {
 	for i, c := range undecided {
 		a, err := d.g.receive(d.s, c)
-		d.start(func() { d.g.bring(a) }) // its content keeps no other waiting
+		d.start(func() { d.g.bringContent(a) }) // its content keeps no other waiting
 		if limit := limitOf(err); limit != outcome.LimitReferrers && limit != outcome.LimitPull {
 			continue
 		}

@@ -8,7 +8,9 @@
 //
 // A referrer passes through the files in this order: discover.go (listed, chosen by its
 // type), take.go (its manifest read and judged), manifest.go and content.go (its
-// manifest and what that names fetched), ingest.go (written), tie.go (tied).
+// manifest and what that names fetched), ingest.go (written), collect.go (part of the
+// outcome), refresh.go (what is tied but not listed any more), tie.go (tied). What cosign's
+// tags (cosign.go) or the image's index ([Gather.Embedded]) name joins at take.go.
 package gather
 
 import (

@@ -72,7 +72,7 @@ func (s *subject) attempt(c candidate) *attempt {
 // it refers to, then all that it names.
 func (g *Gather) take(s *subject, c candidate) {
 	a, _ := g.receive(s, c)
-	g.bring(a)
+	g.bringContent(a)
 }
 
 // receive begins an attempt to take a candidate: it reads the manifest, decides by it, and
@@ -139,8 +139,9 @@ func (g *Gather) judge(a *attempt, m *artifact.Manifest) error {
 	return g.quota.reserve(a.Descriptor)
 }
 
-// admit reports whether the manifest is a referrer of the subject that is wanted. A
-// manifest that says nothing of its type itself gets that by which it was met.
+// admit returns nil, and notes the reason, for the manifest of a referrer of the subject
+// that is wanted, and else a dropped. A manifest that says nothing of its type itself gets
+// that by which it was met.
 func (g *Gather) admit(a *attempt, m *artifact.Manifest) error {
 	switch {
 	case m.Subject != nil && m.Subject.Digest != a.subject.desc.Digest:
@@ -174,9 +175,9 @@ func (g *Gather) isImage(dgst digest.Digest) bool {
 	return s != nil && s.image.Load()
 }
 
-// bring brings in what the manifest of an attempt names, and so concludes it. nil is
+// bringContent brings in what the manifest of an attempt names, and so concludes it. nil is
 // passed over.
-func (g *Gather) bring(a *attempt) {
+func (g *Gather) bringContent(a *attempt) {
 	if a == nil {
 		return
 	}

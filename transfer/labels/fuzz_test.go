@@ -36,7 +36,7 @@ func FuzzTie(f *testing.F) {
 			want[colliding(b&0x7f)] = true
 		}
 		for range 2 { // a second pull finds the same
-			add := Tie(labels, referrers...)
+			add := TieLabels(labels, referrers...)
 			for k, v := range add {
 				if !strings.HasPrefix(k, referrer) {
 					t.Errorf("key %q", k)

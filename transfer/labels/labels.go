@@ -63,10 +63,10 @@ func Referrers(labels map[string]string) []digest.Digest {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// Tie returns the labels that tie referrers to a subject which carries the given
+// TieLabels returns the labels that tie referrers to a subject which carries the given
 // labels already. A key is containerd's own, unless that already ties another
 // referrer whose digest begins with the same digits: then it is the whole digest.
-func Tie(existing map[string]string, referrers ...digest.Digest) map[string]string {
+func TieLabels(existing map[string]string, referrers ...digest.Digest) map[string]string {
 	out := map[string]string{}
 	holder := func(key string) string {
 		if v := out[key]; v != "" {

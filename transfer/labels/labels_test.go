@@ -60,7 +60,7 @@ func TestTie(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			before := maps.Clone(tc.existing)
-			if got := Tie(tc.existing, tc.referrers...); !maps.Equal(got, tc.want) {
+			if got := TieLabels(tc.existing, tc.referrers...); !maps.Equal(got, tc.want) {
 				t.Errorf("got  %q\nwant %q", got, tc.want)
 			}
 			if !maps.Equal(before, tc.existing) {
@@ -77,7 +77,7 @@ func TestTieWritesContainerdsKey(t *testing.T) {
 		MediaType: ocispec.MediaTypeImageManifest, Digest: digestA,
 		Annotations: map[string]string{images.AnnotationManifestSubject: digestOther.String()},
 	})
-	for k := range Tie(nil, digestA) {
+	for k := range TieLabels(nil, digestA) {
 		if want := prefixes[0] + digestA.Encoded()[:12]; k != want {
 			t.Errorf("key %q, containerd writes %q", k, want)
 		}
@@ -136,7 +136,7 @@ func TestPruneReferencesLeavesTheLabels(t *testing.T) {
 		children[i] = digest.FromString(strings.Repeat("x", i))
 	}
 	written := Children(children...)
-	maps.Copy(written, Tie(map[string]string{shortKey: digestA.String()}, digestB, digestOther))
+	maps.Copy(written, TieLabels(map[string]string{shortKey: digestA.String()}, digestB, digestOther))
 	for k := range written {
 		if pruned(k) {
 			t.Errorf("%q would be removed", k)
@@ -172,7 +172,7 @@ func TestCheckmark(t *testing.T) {
 func TestLabelsAreValid(t *testing.T) {
 	t.Parallel()
 	long := digest.SHA512.FromString("x")
-	all := Tie(map[string]string{key + long.Encoded()[:12]: digestA.String()}, long)
+	all := TieLabels(map[string]string{key + long.Encoded()[:12]: digestA.String()}, long)
 	maps.Copy(all, Children(long))
 	for k, v := range all {
 		if err := clabels.Validate(k, v); err != nil {

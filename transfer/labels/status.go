@@ -7,7 +7,8 @@ type Status string
 
 // The statuses.
 const (
-	// Present says that the registry listed referrers, all of them.
+	// Present says that there are referrers, and that all are known: the registry listed
+	// them, or one of cosign's tags or the image's index holds them.
 	Present Status = "present"
 	// Absent says that every host asked answered that there are none.
 	Absent Status = "absent"

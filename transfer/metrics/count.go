@@ -10,30 +10,30 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
 )
 
-// Outcome is what became of a pull.
-type Outcome string
+// Ending is what became of a pull.
+type Ending string
 
 // The outcomes. The first four are of pulls that went on: the worst status among
 // the image's own subjects. Unknown is also a pull whose registry could not be asked.
 const (
-	Present   = Outcome(labels.Present)
-	Absent    = Outcome(labels.Absent)
-	Unknown   = Outcome(labels.Unknown)
-	Truncated = Outcome(labels.Truncated)
+	Present   = Ending(labels.Present)
+	Absent    = Ending(labels.Absent)
+	Unknown   = Ending(labels.Unknown)
+	Truncated = Ending(labels.Truncated)
 	// Unselected is a pull that went on and of whose repository no rule takes
 	// anything.
-	Unselected Outcome = "unselected"
+	Unselected Ending = "unselected"
 	// Unkept is a pull that went on, but the store failed to keep the
 	// referrers.
-	Unkept Outcome = "unkept"
+	Unkept Ending = "unkept"
 	// Refused is a pull that a rule refused.
-	Refused Outcome = "refused"
+	Refused Ending = "refused"
 	// Failed is a pull that failed for any other reason, or was cancelled.
-	Failed Outcome = "failed"
+	Failed Ending = "failed"
 )
 
-// Outcomes are all of them.
-var Outcomes = []Outcome{Present, Absent, Unknown, Truncated, Unselected, Unkept, Refused, Failed}
+// Endings are all of them.
+var Endings = []Ending{Present, Absent, Unknown, Truncated, Unselected, Unkept, Refused, Failed}
 
 const (
 	hostRegistry = "registry"
@@ -44,7 +44,7 @@ const (
 )
 
 // Pull counts a pull that has ended.
-func (m *Metrics) Pull(o Outcome) {
+func (m *Metrics) Pull(o Ending) {
 	if m == nil {
 		return
 	}

@@ -75,7 +75,7 @@ func Register(r prometheus.Registerer) (*Metrics, error) {
 
 // zero makes every series, so that a rate has a value from the first event on.
 func (m *Metrics) zero() {
-	for _, o := range Outcomes {
+	for _, o := range Endings {
 		m.pulls.WithLabelValues(string(o))
 	}
 	for _, s := range []labels.Status{labels.Present, labels.Absent, labels.Unknown, labels.Truncated} {

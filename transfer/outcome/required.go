@@ -19,11 +19,11 @@ import (
 func (o *Outcome) Enforce(image string, sel *policy.Selection) error {
 	if missing := o.missing(sel); len(missing) > 0 {
 		return fmt.Errorf("image %s lacks referrers that %s requires: %s (%s): %w",
-			image, sel.Origin(), strings.Join(missing, ", "), strings.Join(o.whyMissing(sel), " | "), errdefs.ErrFailedPrecondition)
+			image, sel.RuleName(), strings.Join(missing, ", "), strings.Join(o.whyMissing(sel), " | "), errdefs.ErrFailedPrecondition)
 	}
 	if unknown := o.unknown(); sel.OnError() == policy.Fail && len(unknown) > 0 {
 		return fmt.Errorf("the referrers of image %s could not be learnt, and %s has on_error = \"fail\" (%s): %w",
-			image, sel.Origin(), strings.Join(unknown, " | "), errdefs.ErrFailedPrecondition)
+			image, sel.RuleName(), strings.Join(unknown, " | "), errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

@@ -134,8 +134,8 @@ func TestSelect(t *testing.T) {
 			if s.String() != tc.want {
 				t.Errorf("got  %s\nwant %s", s, tc.want)
 			}
-			if origin, _, _ := strings.Cut(tc.want, ": takes"); s.Origin() != origin {
-				t.Errorf("origin %q, want %q", s.Origin(), origin)
+			if origin, _, _ := strings.Cut(tc.want, ": takes"); s.RuleName() != origin {
+				t.Errorf("origin %q, want %q", s.RuleName(), origin)
 			}
 		})
 	}

@@ -92,8 +92,8 @@ func (s *Selection) Required() []string {
 	return out
 }
 
-// Origin names the rule that governs, for people to read.
-func (s *Selection) Origin() string {
+// RuleName names the rule that governs, for people to read.
+func (s *Selection) RuleName() string {
 	var origin string
 	switch s.rule.number {
 	case -1:
@@ -124,7 +124,7 @@ var unreliable = map[string]bool{
 // where that would decide.
 func (s *Selection) Decide(r artifact.Referrer) Decision {
 	if unreliable[artifact.NormalizeType(r.ArtifactType)] {
-		return Decision{Ask, fmt.Sprintf("%s: the listing's type %q says nothing; the manifest decides", s.Origin(), r.ArtifactType)}
+		return Decision{Ask, fmt.Sprintf("%s: the listing's type %q says nothing; the manifest decides", s.RuleName(), r.ArtifactType)}
 	}
 	decision, sure := s.decide(r)
 	if !sure {
@@ -163,18 +163,18 @@ func (s *Selection) judge(as artifact.Reading, r artifact.Referrer) Decision {
 		required = nil
 	}
 	if s.client && required != nil { // a client cannot deny what the rule requires
-		return Decision{Take, fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
+		return Decision{Take, fmt.Sprintf("%s: required %q", s.RuleName(), required.text)}
 	}
 	if p := s.rule.types.find(as, true); p != nil {
-		return Decision{Skip, fmt.Sprintf("%s: denied by %q", s.Origin(), p.text)}
+		return Decision{Skip, fmt.Sprintf("%s: denied by %q", s.RuleName(), p.text)}
 	}
 	if p := s.rule.types.find(as, false); p != nil {
-		return Decision{Take, fmt.Sprintf("%s: artifact type %q", s.Origin(), p.text)}
+		return Decision{Take, fmt.Sprintf("%s: artifact type %q", s.RuleName(), p.text)}
 	}
 	if required != nil {
-		return Decision{Take, fmt.Sprintf("%s: required %q", s.Origin(), required.text)}
+		return Decision{Take, fmt.Sprintf("%s: required %q", s.RuleName(), required.text)}
 	}
-	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.Origin(), r.ArtifactType)}
+	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.RuleName(), r.ArtifactType)}
 }
 
 // Wants reports whether a referrer of that artifact type would be taken.
@@ -254,5 +254,5 @@ func (s *Selection) String() string {
 		prune = ", prune"
 	}
 	return fmt.Sprintf("%s: takes [%s], requires [%s], depth %d, on_error %s%s",
-		s.Origin(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError, prune)
+		s.RuleName(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError, prune)
 }

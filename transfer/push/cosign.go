@@ -45,7 +45,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
 	case a.Code == http.StatusOK && artifact.Verify(a.Body, r.Descriptor()) == nil, a.Code == http.StatusOK && isManifest(a) && holdsAll(a.Body, data):
-		r.found = true
+		r.existed = true
 		return nil
 	case a.Code == http.StatusOK && isManifest(a) && holdsAll(data, a.Body):
 	case a.Code == http.StatusOK:

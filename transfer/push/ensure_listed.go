@@ -20,7 +20,7 @@ func (p *pusher) ensureListed(ctx context.Context, subject digest.Digest, referr
 	}
 	var entries []ocispec.Descriptor
 	for _, r := range referrers {
-		if r == nil || !r.names || r.listed {
+		if r == nil || !r.namesSubject || r.listed {
 			continue
 		}
 		entries = append(entries, r.entry)
@@ -31,12 +31,13 @@ func (p *pusher) ensureListed(ctx context.Context, subject digest.Digest, referr
 	return p.updateTag(ctx, subject, entries)
 }
 
-// confirm asks whether referrers that the registry had are listed: a push may have ended between a manifest and the tag. One that is not, or may not be, is
-// put again, since only the answer tells whose the listing is.
+// confirm asks whether referrers that the registry had are listed: a push may have ended
+// between a manifest and the tag. One that is not, or may not be, is put again, since only
+// the answer to that (OCI-Subject) tells whether the registry keeps the listing itself.
 func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers []*referrer) error {
 	var listed map[digest.Digest]bool
 	for _, r := range referrers {
-		if r == nil || !r.names || !r.found {
+		if r == nil || !r.namesSubject || !r.existed {
 			continue
 		}
 		if listed == nil {

@@ -58,18 +58,18 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 		return 0, err
 	}
 	p := &pusher{
-		config:  config,
-		host:    config.Repository.Hosts(docker.HostCapabilityPush)[0],
-		inIndex: map[digest.Digest]bool{},
-		pushed:  map[digest.Digest]bool{},
-		blobs:   blobs{},
+		config:      config,
+		host:        config.Repository.Hosts(docker.HostCapabilityPush)[0],
+		ofImage:     map[digest.Digest]bool{},
+		byImagePush: map[digest.Digest]bool{},
+		blobs:       blobs{},
 	}
 	for _, s := range image.Subjects {
-		p.inIndex[s.Digest] = true
-		p.pushed[s.Digest] = s.Platform == nil || config.Platforms == nil || config.Platforms.Match(*s.Platform)
+		p.ofImage[s.Digest] = true
+		p.byImagePush[s.Digest] = s.Platform == nil || config.Platforms == nil || config.Platforms.Match(*s.Platform)
 	}
 	for _, s := range image.Subjects {
-		if !p.pushed[s.Digest] {
+		if !p.byImagePush[s.Digest] {
 			continue
 		}
 		var referrers []stored.Referrer
@@ -87,11 +87,11 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 
 // pusher is one push's state.
 type pusher struct {
-	config  Config
-	host    *remote.Host
-	inIndex map[digest.Digest]bool // the manifests of the image itself
-	pushed  map[digest.Digest]bool // those that the image's own push has brought
-	carried int
+	config      Config
+	host        *remote.Host
+	ofImage     map[digest.Digest]bool // the manifests of the image itself
+	byImagePush map[digest.Digest]bool // those that the image's own push has brought
+	carried     int
 
 	mu    sync.Mutex
 	blobs blobs

@@ -72,7 +72,7 @@ func (w *world) referrer(n int, says *ocispec.Descriptor, own map[string]string)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.label(w.image.Digest, labels.Tie(info.Labels, desc.Digest))
+	w.label(w.image.Digest, labels.TieLabels(info.Labels, desc.Digest))
 	return desc
 }
 

@@ -17,22 +17,23 @@ import (
 // headerSubject is what a registry answers that took note of a manifest's subject.
 const headerSubject = "OCI-Subject"
 
-// referrer is one that is in the registry.
+// referrer is one that is pushed: in the registry, once [pusher.referrer] has returned it.
 type referrer struct {
 	stored.Referrer
 	entry ocispec.Descriptor // for a fallback tag
-	// names says that its manifest names the subject.
-	names bool
-	// listed says that the registry took note of the subject.
+	// namesSubject says that its manifest namesSubject the subject.
+	namesSubject bool
+	// listed says that the registry lists it: it answered OCI-Subject, or its listing
+	// has it already.
 	listed bool
-	// found says that it was there before.
-	found bool
+	// existed says that it was there before.
+	existed bool
 }
 
 // referrer pushes one referrer, its content first. It returns nil for what turns out
 // to be none of the subject's.
 func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s stored.Referrer) (*referrer, error) {
-	if p.pushed[s.Digest] { // an attestation manifest of the image's own index
+	if p.byImagePush[s.Digest] { // an attestation manifest of the image's own index
 		return nil, nil
 	}
 	desc := artifact.Plain(s.Descriptor())
@@ -40,7 +41,7 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 	if err != nil {
 		return nil, failed(subject.Digest, s, err)
 	}
-	r := &referrer{Referrer: s, entry: entryOf(s, m), names: m.Subject != nil}
+	r := &referrer{Referrer: s, entry: entryOf(s, m), namesSubject: m.Subject != nil}
 	skip := func(why string) (*referrer, error) {
 		log.G(ctx).WithField("subject", subject.Digest).WithField("digest", s.Digest).Warn("referrers: not pushed: " + why)
 		return nil, nil
@@ -49,8 +50,8 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 	switch {
 	case m.Subject != nil && m.Subject.Digest != subject.Digest:
 		return skip("its manifest names another subject")
-	case p.inIndex[s.Digest]:
-		r.names = false // the image's index names it, whatever it says itself
+	case p.ofImage[s.Digest]:
+		r.namesSubject = false // the image's index names it, whatever it says itself
 	case m.Subject == nil && s.ArtifactType == artifact.TypeBuildKitAttestation:
 		return skip("it lies in the index of another image")
 	case m.Subject == nil:
@@ -68,7 +69,7 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 	case err != nil:
 		p.report("failed", desc, subject, 0)
 		return nil, failed(subject.Digest, s, err)
-	case r.found:
+	case r.existed:
 		p.report("already exists", desc, subject, desc.Size)
 	default:
 		p.report("complete", desc, subject, desc.Size)
@@ -79,7 +80,7 @@ func (p *pusher) referrer(ctx context.Context, subject ocispec.Descriptor, s sto
 // putReferrer puts the manifest under its digest, unless it is there. A registry that
 // has a manifest has what it names.
 func (p *pusher) putReferrer(ctx context.Context, subject digest.Digest, r *referrer, data []byte, m *artifact.Manifest) (err error) {
-	if r.found, err = p.config.Repository.Has(ctx, p.host, m.MediaType, r.Digest); err != nil || r.found {
+	if r.existed, err = p.config.Repository.Has(ctx, p.host, m.MediaType, r.Digest); err != nil || r.existed {
 		return err
 	}
 	if err := p.content(ctx, r.Descriptor(), m); err != nil {

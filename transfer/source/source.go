@@ -123,8 +123,8 @@ func (s *Source) String() string { return fmt.Sprintf("OCI Registry (%s)", s.Ima
 // Opened reports whether the source is one of the daemon's, made from a message.
 func (s *Source) Opened() bool { return s.message != nil }
 
-// Claim returns the client's selection, nil where it sent none, to one that will
-// honour it.
+// Claim returns the client's selection, nil where it sent none, and marks it as honoured:
+// a source with a selection that no one claimed refuses to resolve and to push.
 func (s *Source) Claim() *api.Selection {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -144,7 +144,7 @@ func read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 }
 
 // Referrers returns the referrers that are stored with one subject, each complete,
-// sorted by digest; theirs are for another call. Their artifact types are those of
+// sorted by digest; their own referrers need a call each. Their artifact types are those of
 // their manifests, and their annotations those that tell what they are. A subject that is
 // not stored is an errdefs.ErrNotFound; one without referrers has none.
 func Referrers(ctx context.Context, store Store, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {

@@ -52,7 +52,7 @@ func (s *shelf) tie(subject ocispec.Descriptor, referrers ...ocispec.Descriptor)
 	for _, r := range referrers {
 		digests = append(digests, r.Digest)
 	}
-	add := labels.Tie(nil, digests...)
+	add := labels.TieLabels(nil, digests...)
 	for k, v := range labels.Checkmark("present", time.Unix(1e9, 0)) {
 		add[k] = v
 	}

@@ -31,7 +31,7 @@ func NewLabeler(store content.Manager) *Labeler { return &Labeler{store: store} 
 // over. more may be nil.
 func (l *Labeler) Tie(ctx context.Context, subject digest.Digest, referrers []digest.Digest, more func(existing map[string]string) map[string]string) error {
 	err := l.Change(ctx, subject, func(info content.Info) (map[string]string, error) {
-		add := labels.Tie(info.Labels, referrers...)
+		add := labels.TieLabels(info.Labels, referrers...)
 		if more != nil {
 			maps.Copy(add, more(info.Labels))
 		}
