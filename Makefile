@@ -85,7 +85,7 @@ test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a 
 	@mkdir -p $(DAEMONS)/stock
 	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(if $(CONTAINERD)$(if $(RACE),,static),$(STATIC),$(GO) build $(RACE)) -o $(DAEMONS)/ ./containerd && $(STATIC) -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
 	cd cmd && $(STATIC) -o $(DAEMONS)/ ./ctr
-	cd integration && TRANSFER_REFERRERS_BIN=$(DAEMONS) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 15m -run '$(RUN)' ./...
+	cd integration && TRANSFER_REFERRERS_BIN=$(DAEMONS) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 25m -run '$(RUN)' ./...
 
 soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say what was lost (needs root)
 	@mkdir -p $(TESTBIN)
