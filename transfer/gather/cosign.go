@@ -32,7 +32,7 @@ const (
 // lists has been judged: a decoy must not hide the tag.
 func (g *Gather) askCosignTags(d *discovered) {
 	s := d.s
-	if g.config.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 {
+	if g.config.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 || s.tagsAsked.Swap(true) {
 		return
 	}
 	for _, kind := range discovery.CosignKinds {

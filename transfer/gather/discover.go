@@ -27,6 +27,7 @@ type discovered struct {
 // discover asks what refers to the subject, and starts to take what is wanted, of
 // each page of the listing while the next is on its way.
 func (g *Gather) discover(s *subject) {
+	defer close(s.discovered)
 	d := &discovered{g: g, s: s}
 	listing, err := g.list(s, d.choose)
 	if err != nil {

@@ -159,8 +159,13 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...
 	defer g.mu.Unlock()
 	if known := g.bySubj[desc.Digest]; known != nil {
 		if image {
-			known.image.Store(true)
 			known.parents = append(known.parents, parents...)
+			if !known.image.Swap(true) && !g.closed { // a referrer until now
+				g.wg.Go(func() {
+					<-known.discovered
+					g.askCosignTags(&discovered{g: g, s: known})
+				})
+			}
 		}
 		return nil
 	}
@@ -170,7 +175,7 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...
 	if err := g.quota.addSubject(image); err != nil {
 		return err
 	}
-	s := &subject{desc: desc, depth: depth, parents: parents, status: labels.Unknown, quota: g.quota}
+	s := &subject{desc: desc, depth: depth, parents: parents, status: labels.Unknown, quota: g.quota, discovered: make(chan struct{})}
 	s.image.Store(image)
 	g.subjects = append(g.subjects, s)
 	g.bySubj[desc.Digest] = s

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -146,8 +147,44 @@ func TestCosignsTagThatTheListingHasAsWell(t *testing.T) {
 	}
 }
 
+// A part of the image may be met as a referrer of another part first, and has cosign's tags
+// asked for as soon as it is known for what it is.
+func TestCosignsTagOfAPartFirstMetAsAReferrer(t *testing.T) {
+	w := newWorld(t)
+	part := w.artifact(signature, &w.subject, w.serve("signed"))
+	w.list(w.subject, part)
+	sig := w.cosignTagOf(part, ".sig")
+	config := w.config(policy.Rule{ArtifactTypes: []string{artifact.SetSignatures}, Depth: 2})
+	config.Cosign = CosignAuto
+	g := New(w.ctx, config)
+	defer g.Close()
+	g.Image(w.subject)
+	for w.asked("/referrers/"+part.Digest.String()) == 0 {
+		if w.ctx.Err() != nil {
+			t.Fatal("the part was never asked about as a referrer")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	g.mu.Lock()
+	discovered := g.bySubj[part.Digest].discovered
+	g.mu.Unlock()
+	<-discovered // and so has been passed over by what asks for tags
+	g.Image(artifact.Plain(part))
+	g.Image(artifact.Plain(part))
+	out := g.Wait(w.ctx)
+	if err := g.Tie(w.ctx, out, w.subject); err != nil {
+		t.Fatal(err)
+	}
+	w.wantTied(part, sig)
+	if n := w.asked("sha256-" + part.Digest.Encoded() + ".sig"); n != 1 {
+		t.Errorf("cosign's tag was asked for %d times", n)
+	}
+}
+
 // cosignTag has the registry serve a signature of cosign's under the subject's tag.
-func (w *world) cosignTag(suffix string) ocispec.Descriptor {
+func (w *world) cosignTag(suffix string) ocispec.Descriptor { return w.cosignTagOf(w.subject, suffix) }
+
+func (w *world) cosignTagOf(subject ocispec.Descriptor, suffix string) ocispec.Descriptor {
 	w.t.Helper()
 	layer := w.serve("payload")
 	layer.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -160,7 +197,7 @@ func (w *world) cosignTag(suffix string) ocispec.Descriptor {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.server.On(base+"manifests/sha256-"+w.subject.Digest.Encoded()+suffix, hostile.Content(ocispec.MediaTypeImageManifest, data))
+	w.server.On(base+"manifests/sha256-"+subject.Digest.Encoded()+suffix, hostile.Content(ocispec.MediaTypeImageManifest, data))
 	return sig
 }
 

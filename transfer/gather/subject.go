@@ -26,7 +26,11 @@ type subject struct {
 	desc  ocispec.Descriptor
 	depth int // levels of referrers to take, this subject's own included
 	image atomic.Bool
-	quota *quota
+	// tagsAsked says that cosign's tags are asked for, which waits until discovered is
+	// closed for what was a referrer before it was known as a part of the image.
+	tagsAsked  atomic.Bool
+	discovered chan struct{}
+	quota      *quota
 
 	parents []digest.Digest // indexes of the image that name it; guarded by Gather.mu
 
