@@ -122,21 +122,24 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// untyped stores a manifest that looks like an image, of which only the layer's type tells
+// what it is.
+func (s *shelf) untyped(layer string) ocispec.Descriptor {
+	return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2},
+		Layers:    []ocispec.Descriptor{{MediaType: layer, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2}},
+	})
+}
+
 // What names no subject itself has the archive's word for it, and for its type.
 func TestRestoreWithoutSubjectField(t *testing.T) {
 	s := newShelf(t)
 	image := s.artifact("image", nil)
-	like := func(layer string) ocispec.Descriptor {
-		return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-			MediaType: ocispec.MediaTypeImageManifest,
-			Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2},
-			Layers:    []ocispec.Descriptor{{MediaType: layer, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2}},
-		})
-	}
-	cosign, buildKit := like("application/vnd.dev.cosign.simplesigning.v1+json"), like("application/vnd.in-toto+json")
+	cosign, buildKit := s.untyped("application/vnd.dev.cosign.simplesigning.v1+json"), s.untyped("application/vnd.in-toto+json")
 	buildKit.ArtifactType = artifact.TypeBuildKitAttestation
 	// What is an image, and said to be something else.
-	signed, attested := like(ocispec.MediaTypeImageLayerGzip), like(ocispec.MediaTypeImageLayer)
+	signed, attested := s.untyped(ocispec.MediaTypeImageLayerGzip), s.untyped(ocispec.MediaTypeImageLayer)
 	signed.ArtifactType, attested.ArtifactType = artifact.TypeCosignSignature, artifact.TypeBuildKitAttestation
 	own := s.artifact("own", nil)
 	own.ArtifactType = "text/another"

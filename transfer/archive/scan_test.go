@@ -120,20 +120,13 @@ func TestSortByCosignsTag(t *testing.T) {
 func TestRestoreByCosignsTag(t *testing.T) {
 	s := newShelf(t)
 	image := s.artifact("image", nil)
-	like := func(layer string) ocispec.Descriptor {
-		return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-			MediaType: ocispec.MediaTypeImageManifest,
-			Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2},
-			Layers:    []ocispec.Descriptor{{MediaType: layer, Digest: ocispec.DescriptorEmptyJSON.Digest, Size: 2}},
-		})
-	}
-	signature, sbom := like("application/vnd.dev.cosign.simplesigning.v1+json"), like("text/spdx+json")
+	signature, sbom := s.untyped("application/vnd.dev.cosign.simplesigning.v1+json"), s.untyped("text/spdx+json")
 	entries := []ocispec.Descriptor{
 		named(image, "v1"),
 		tagged(signature, image, ".sig"),
 		tagged(signature, image, ".att"),
 		tagged(sbom, image, ".sig"),
-		tagged(like(ocispec.MediaTypeImageLayerGzip), image, ".sbom"), // an image
+		tagged(s.untyped(ocispec.MediaTypeImageLayerGzip), image, ".sbom"), // an image
 		tagged(s.artifact("other", nil), image, ".sbom"),
 		tagged(image, image, ".sig"), // the subject itself
 	}
