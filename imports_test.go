@@ -22,7 +22,7 @@ type layer struct {
 var (
 	facts  = []string{"artifact", "labels"}
 	values = append([]string{"policy", "outcome"}, facts...)
-	asking = append([]string{"remote", "discovery"}, values...)
+	asking = append([]string{"registry"}, values...)
 	store  = append([]string{"stored"}, values...)
 
 	layers = map[string]layer{
@@ -31,16 +31,15 @@ var (
 		"policy":   {imports: facts},
 		"outcome":  {imports: append([]string{"policy"}, facts...)},
 
-		"stored":    {imports: values},
-		"remote":    {imports: append([]string{"outcome"}, facts...), http: true},
-		"discovery": {imports: append([]string{"remote", "outcome"}, facts...), http: true},
-		"source":    {imports: append([]string{"remote", "discovery", "outcome", "api"}, facts...), http: true},
+		"stored":   {imports: values},
+		"registry": {imports: append([]string{"outcome"}, facts...), http: true},
+		"source":   {imports: append([]string{"registry", "outcome", "api"}, facts...), http: true},
 
 		"gather":  {imports: append(slices.Clone(asking), "stored")},
 		"push":    {imports: append(slices.Clone(asking), "stored"), http: true},
 		"archive": {imports: store},
 		"explain": {imports: append([]string{"api"}, values...)},
-		"metrics": {imports: append([]string{"remote"}, values...)},
+		"metrics": {imports: append([]string{"registry"}, values...)},
 
 		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "api"}, asking...)},
 		"service":  {imports: []string{"source", "archive"}},
@@ -131,8 +130,8 @@ func TestForbiddenImportsAreNamed(t *testing.T) {
 		{"/transfer/artifact", "/transfer/policy", "artifact imports policy"},
 		{"/transfer/labels", "/transfer/artifact", "labels imports artifact"},
 		{"/transfer/policy", "/transfer/outcome", "policy imports outcome"},
-		{"/transfer/stored", "/transfer/remote", "stored imports remote"},
-		{"/transfer/discovery", "/transfer/source", "discovery imports source"},
+		{"/transfer/stored", "/transfer/registry", "stored imports registry"},
+		{"/transfer/registry", "/transfer/source", "registry imports source"},
 		{"/transfer/gather", "/transfer/source", "gather imports source"},
 		{"/transfer/gather", "/transfer", "gather imports transfer"},
 		{"/transfer/archive", "/transfer/gather", "archive imports gather"},

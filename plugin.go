@@ -18,8 +18,7 @@
 //	transfer/source     the image source: registry hosts, credentials, wire form
 //	transfer/policy     what to take: rules, sets, decisions with their reasons
 //	transfer/gather     one pull's work: subjects in, content store out
-//	transfer/discovery  what refers to one subject, and how well that is known
-//	transfer/remote     bounded requests to a repository's registry hosts
+//	transfer/registry   one client: what refers to a subject, bounded requests
 //	transfer/outcome    what a pull found, took and skipped, and why
 //	transfer/artifact   facts about manifests from untrusted sources
 //	transfer/labels     the labels that tie referrers to their subjects

@@ -16,22 +16,21 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // discoverer asks the registry as the daemon does.
-func discoverer(t *testing.T, reg *registry.Registry) discovery.Registry {
+func discoverer(t *testing.T, reg *registry.Registry) *client.Repository {
 	t.Helper()
 	spec, err := reference.Parse(reg.Host + "/app:v1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{{
+	return client.New(spec, []docker.RegistryHost{{
 		Client: http.DefaultClient, Host: reg.Host, Scheme: "http", Path: "/v2",
 		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
-	}}, nil, remote.Limits{})}
+	}}, nil, client.Limits{})
 }
 
 // The same questions have the same answers in every registry, whatever it has of
@@ -44,7 +43,7 @@ func TestDiscoveryConformance(t *testing.T) {
 			imageAlone(f, t, reg)
 			api := kind != registry.Distribution
 			image, amd64 := f.Get(fixture.Image), f.Get(fixture.AMD64)
-			list := func(subject digest.Digest) discovery.Listing {
+			list := func(subject digest.Digest) client.Listing {
 				t.Helper()
 				reg.Reset()
 				l, err := discoverer(t, reg).List(testContext(t), subject)

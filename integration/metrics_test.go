@@ -22,7 +22,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // metricsEndpoint makes a daemon serve its metrics, on a port of its choice.
@@ -148,7 +148,7 @@ func listUnderTag(t *testing.T, f *fixture.Fixture, reg *registry.Registry, repo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := reg.PushManifest(testContext(t), repository, remote.FallbackTag(f.Get(subject).Digest), index.MediaType, data); err != nil {
+	if _, err := reg.PushManifest(testContext(t), repository, client.FallbackTag(f.Get(subject).Digest), index.MediaType, data); err != nil {
 		t.Fatal(err)
 	}
 }

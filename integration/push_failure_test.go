@@ -11,7 +11,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // denied is a fault: requests of the method whose path has the substring get the code.
@@ -31,7 +31,7 @@ func denied(method, substring string, code int) registry.Fault {
 func TestPushFails(t *testing.T) {
 	f := loadFixture(t)
 	d, image := pulled(t, f, pushTrue)
-	tag := remote.FallbackTag(f.Get(fixture.Image).Digest)
+	tag := client.FallbackTag(f.Get(fixture.Image).Digest)
 	for _, tc := range []struct {
 		name  string
 		fault registry.Fault
@@ -86,7 +86,7 @@ func TestPushKeepsAnImageUnderTheFallbackTag(t *testing.T) {
 	f := loadFixture(t)
 	d, image := pulled(t, f, pushTrue)
 	to := startRegistry(t, registry.Distribution)
-	tag := remote.FallbackTag(f.Get(fixture.Image).Digest)
+	tag := client.FallbackTag(f.Get(fixture.Image).Digest)
 	imageUnder(f, t, to, tag)
 	wantError(t, pushAs(t, d, image, to.Host+"/app:v1"), tag, "holds no index", "not overwritten")
 	if n := to.Count("PUT /v2/app/manifests/" + tag); n != 0 {

@@ -21,7 +21,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
@@ -208,7 +208,7 @@ func TestPushHostsDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err, stderr)
 	}
-	tag := "PUT /v2/app/manifests/" + remote.FallbackTag(f.Get(fixture.Image).Digest)
+	tag := "PUT /v2/app/manifests/" + client.FallbackTag(f.Get(fixture.Image).Digest)
 	for _, text := range []string{tag, "PUT /v2/app/manifests/" + f.Get(fixture.Notation).Digest.String()} {
 		if to.Count(text) != 1 || !strings.Contains(stderr, text) {
 			t.Errorf("%d requests %q, in the dump: %v", to.Count(text), text, strings.Contains(stderr, text))

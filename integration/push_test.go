@@ -11,7 +11,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 const pushTrue = "push = true\n" + everything
@@ -70,7 +70,7 @@ func fetched[R ~string](t *testing.T, reg *registry.Registry, kind string, refer
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Accept", remote.AcceptAny)
+	req.Header.Set("Accept", client.AcceptAny)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -208,7 +208,7 @@ func (s *said) pushes() {
 
 	d, whole := pulled(s.t, s.f, pushTrue)
 	to = startRegistry(s.t, registry.Distribution)
-	to.Fail(denied(http.MethodGet, remote.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
+	to.Fail(denied(http.MethodGet, client.FallbackTag(s.f.Get(fixture.Image).Digest), http.StatusForbidden))
 	s.add(fmt.Sprint(pushAs(s.t, d, whole, to.Host+"/app:v1")))
 	if err := d.Client.ContentStore().Delete(testContext(s.t), s.f.Content(fixture.SBOM)[2]); err != nil {
 		s.t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/streaming"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
@@ -125,7 +125,7 @@ func (w wire) Send(m typeurl.Any) error {
 }
 
 // explained asks a Transferrer that takes what the rules say.
-func (b *bench) explained(src *registry.OCIRegistry, platform string, rules ...policy.Rule) (*explain.Explanation, error) {
+func (b *bench) explained(src *ociregistry.OCIRegistry, platform string, rules ...policy.Rule) (*explain.Explanation, error) {
 	b.t.Helper()
 	p, err := policy.New(rules)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
@@ -21,12 +21,11 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -116,7 +115,7 @@ func (b *bench) query() *query {
 		t: &Transferrer{config: Config{Store: b.store}}, src: image{b, ocispec.Descriptor{}}, name: spec.String(), selection: selection,
 		gather: gather.New(b.ctx, gather.Config{
 			Name: spec.String(), Store: b.store, Labeler: stored.NewLabeler(b.store), Selection: selection, Limits: gather.DefaultLimits, Cosign: gather.CosignNever,
-			Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil, remote.Limits{})},
+			Repository: registry.New(spec, []docker.RegistryHost{host}, nil, registry.Limits{}),
 		}),
 	}
 	b.t.Cleanup(p.gather.Close)
@@ -156,9 +155,9 @@ func (b *bench) serve(root ocispec.Descriptor) *hostile.Server {
 }
 
 // served returns app:v1 of such a registry, as CRI hands it over.
-func (b *bench) served(root ocispec.Descriptor) *registry.OCIRegistry {
+func (b *bench) served(root ocispec.Descriptor) *ociregistry.OCIRegistry {
 	b.t.Helper()
-	src, err := registry.NewOCIRegistry(b.ctx, b.serve(root).Host()+"/app:v1")
+	src, err := ociregistry.NewOCIRegistry(b.ctx, b.serve(root).Host()+"/app:v1")
 	if err != nil {
 		b.t.Fatal(err)
 	}

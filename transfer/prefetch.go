@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -35,7 +35,7 @@ const maxPrefetchedBytes = 16 << 20
 // Where the image has changed they were in vain. The answers are the registry's,
 // of this pull.
 type prefetch struct {
-	gather.Registry
+	gather.Repository
 	cancel   context.CancelFunc
 	slots    *semaphore.Weighted
 	wg       sync.WaitGroup
@@ -50,7 +50,7 @@ type prefetch struct {
 
 type prefetchedListing struct {
 	done    chan struct{}
-	listing discovery.Listing
+	listing registry.Listing
 	err     error
 	bytes   int64
 	dropped bool // there was no room for it
@@ -58,12 +58,12 @@ type prefetchedListing struct {
 
 type tagKey struct {
 	subject digest.Digest
-	kind    discovery.CosignKind
+	kind    registry.CosignKind
 }
 
 type prefetchedTag struct {
 	done    chan struct{}
-	found   *discovery.CosignArtifact
+	found   *registry.CosignArtifact
 	answers []outcome.Answer
 	bytes   int64
 }
@@ -78,12 +78,12 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 	if err != nil || selection.Empty() {
 		return nil
 	}
-	reg, err := p.registry()
+	reg, err := p.repository()
 	if err != nil {
 		return nil
 	}
 	a := &prefetch{
-		Registry: reg,
+		Repository: reg,
 		// No download is on its way yet, whose slots are free.
 		slots:   semaphore.NewWeighted(2 * int64(p.t.config.Limits.MaxConcurrentDownloads)),
 		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
@@ -116,7 +116,7 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 			}
 		}
 		a.referrers(ctx, t, of, selection.Depth()-1, ready)
-		for _, kind := range discovery.CosignKinds {
+		for _, kind := range registry.CosignKinds {
 			if t.asksTag(ctx, s.Digest, of, kind, selection) {
 				a.tag(ctx, tagKey{s.Digest, kind}, ready)
 			}
@@ -140,7 +140,7 @@ func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Re
 
 // asksTag reports whether the gather will ask for the tag of cosign's, if the listing is
 // as it was.
-func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []stored.Referrer, kind discovery.CosignKind, selection *policy.Selection) bool {
+func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []stored.Referrer, kind registry.CosignKind, selection *policy.Selection) bool {
 	if t.config.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
 		return false
 	}
@@ -179,7 +179,7 @@ func (a *prefetch) list(ctx context.Context, subject digest.Digest, ready <-chan
 	e := &prefetchedListing{done: make(chan struct{}), err: context.Canceled}
 	a.listings[subject] = e
 	a.ask(ctx, ready, e.done, func() {
-		listing, err := a.Registry.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
+		listing, err := a.Repository.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
 		if e.bytes = weight(listing); a.reserve(e.bytes) {
 			e.listing, e.err = listing, err
 		} else {
@@ -189,7 +189,7 @@ func (a *prefetch) list(ctx context.Context, subject digest.Digest, ready <-chan
 }
 
 // weight is about how many bytes a listing holds.
-func weight(l discovery.Listing) int64 {
+func weight(l registry.Listing) int64 {
 	const each = 512 // of an entry or an answer, beside its text
 	n := 0
 	text := func(d ocispec.Descriptor) {
@@ -227,7 +227,7 @@ func (a *prefetch) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 	e := &prefetchedTag{done: make(chan struct{})}
 	a.tags[key] = e
 	a.ask(ctx, ready, e.done, func() {
-		found, answers := a.Registry.CosignTag(ctx, key.subject, key.kind)
+		found, answers := a.Repository.CosignTag(ctx, key.subject, key.kind)
 		if found != nil {
 			e.bytes = found.Size
 		}
@@ -237,35 +237,35 @@ func (a *prefetch) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 	})
 }
 
-// ListEach implements gather.Registry.
-func (a *prefetch) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+// ListEach implements gather.Repository.
+func (a *prefetch) ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (registry.Listing, error) {
 	if err := wait(ctx, a.planned); err != nil {
-		return discovery.Listing{Subject: subject, Status: labels.Unknown}, err
+		return registry.Listing{Subject: subject, Status: labels.Unknown}, err
 	}
 	e := take(a, a.listings, subject)
 	if e == nil {
-		return a.Registry.ListEach(ctx, subject, found)
+		return a.Repository.ListEach(ctx, subject, found)
 	}
 	if err := wait(ctx, e.done); err != nil {
-		return discovery.Listing{Subject: subject, Status: labels.Unknown}, err
+		return registry.Listing{Subject: subject, Status: labels.Unknown}, err
 	}
 	if e.dropped {
-		return a.Registry.ListEach(ctx, subject, found)
+		return a.Repository.ListEach(ctx, subject, found)
 	}
 	a.reserved.Add(-e.bytes)
 	found(e.listing.Referrers)
 	return e.listing, e.err
 }
 
-// CosignTag implements gather.Registry.
-func (a *prefetch) CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
+// CosignTag implements gather.Repository.
+func (a *prefetch) CosignTag(ctx context.Context, subject digest.Digest, kind registry.CosignKind) (*registry.CosignArtifact, []outcome.Answer) {
 	if wait(ctx, a.planned) == nil {
 		if e := take(a, a.tags, tagKey{subject, kind}); e != nil && wait(ctx, e.done) == nil && len(e.answers) > 0 {
 			a.reserved.Add(-e.bytes)
 			return e.found, e.answers
 		}
 	}
-	return a.Registry.CosignTag(ctx, subject, kind)
+	return a.Repository.CosignTag(ctx, subject, kind)
 }
 
 // take returns an answer and forgets it: it is read once, and the pull may go on for long.

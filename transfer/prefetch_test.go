@@ -11,16 +11,15 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // early counts the questions that it is asked, and answers each with so many entries, or
 // with a manifest of so many bytes.
 type early struct {
-	remote.Fetcher
+	registry.Fetcher
 	entries int
 	bytes   int64
 
@@ -37,9 +36,9 @@ func (e *early) count(subject digest.Digest) {
 	e.asked[subject]++
 }
 
-func (e *early) ListEach(_ context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+func (e *early) ListEach(_ context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (registry.Listing, error) {
 	e.count(subject)
-	l := discovery.Listing{Subject: subject, Status: labels.Present}
+	l := registry.Listing{Subject: subject, Status: labels.Present}
 	for n := range e.entries {
 		l.Referrers = append(l.Referrers, ocispec.Descriptor{
 			MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(subject, n)), Size: 7,
@@ -50,9 +49,9 @@ func (e *early) ListEach(_ context.Context, subject digest.Digest, found func([]
 	return l, nil
 }
 
-func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer) {
+func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ registry.CosignKind) (*registry.CosignArtifact, []outcome.Answer) {
 	e.count(subject)
-	return &discovery.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []outcome.Answer{{Status: labels.Present}}
+	return &registry.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []outcome.Answer{{Status: labels.Present}}
 }
 
 func newPrefetch(t *testing.T, r *early) (a *prefetch, ready chan struct{}) {
@@ -60,7 +59,7 @@ func newPrefetch(t *testing.T, r *early) (a *prefetch, ready chan struct{}) {
 	ready = make(chan struct{})
 	close(ready)
 	a = &prefetch{
-		Registry: r, cancel: func() {}, slots: semaphore.NewWeighted(1),
+		Repository: r, cancel: func() {}, slots: semaphore.NewWeighted(1),
 		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	t.Cleanup(a.close)
@@ -83,7 +82,7 @@ func TestPrefetchForgetsWhatWasRead(t *testing.T) {
 	for _, s := range all {
 		a.list(t.Context(), s, ready)
 	}
-	tag := tagKey{digest.FromString("tagged"), discovery.CosignKinds[0]}
+	tag := tagKey{digest.FromString("tagged"), registry.CosignKinds[0]}
 	a.tag(t.Context(), tag, ready)
 	close(a.planned)
 	a.wg.Wait()
@@ -116,7 +115,7 @@ func TestPrefetchForgetsWhatWasRead(t *testing.T) {
 
 // Listings count against what is kept ahead; those that have no room are asked for again.
 func TestPrefetchKeepsNoMoreThanItsLimit(t *testing.T) {
-	r := &early{entries: discovery.MaxEntries}
+	r := &early{entries: registry.MaxEntries}
 	a, ready := newPrefetch(t, r)
 	all := subjects(maxPrefetched)
 	for _, s := range all {

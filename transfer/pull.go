@@ -100,7 +100,7 @@ func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descripto
 	case p.cannotAsk != nil:
 		return p.pullWithoutReferrers(ctx)
 	}
-	p.start(ctx, root, gather.Config{Registry: p.prefetch})
+	p.start(ctx, root, gather.Config{Repository: p.prefetch})
 	return nil
 }
 

@@ -7,7 +7,7 @@ import (
 
 	imagestore "github.com/containerd/containerd/v2/core/transfer/image"
 	"github.com/containerd/containerd/v2/core/transfer/local"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -40,7 +40,7 @@ func TestPullWithAHeaderThatIsLost(t *testing.T) {
 			})
 			server := b.serve(root)
 			ref := server.Host() + "/app:v1"
-			src, err := registry.NewOCIRegistry(b.ctx, ref, registry.WithHeaders(http.Header{"x-node": {"node-7"}}))
+			src, err := ociregistry.NewOCIRegistry(b.ctx, ref, ociregistry.WithHeaders(http.Header{"x-node": {"node-7"}}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestSourcesThatCannotBeAskedThrough(t *testing.T) {
 	b.remote = true
 	root := b.manifest("app")
 	server := b.serve(root)
-	lost, err := registry.NewOCIRegistry(b.ctx, server.Host()+"/app:v1", registry.WithHeaders(http.Header{"x-node": {"node-7"}}))
+	lost, err := ociregistry.NewOCIRegistry(b.ctx, server.Host()+"/app:v1", ociregistry.WithHeaders(http.Header{"x-node": {"node-7"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

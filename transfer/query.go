@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/transfer"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -13,9 +13,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 )
 
@@ -55,10 +55,10 @@ func (t *Transferrer) open(ctx context.Context, end any) (*source.Source, error)
 		if opened = s; !s.Opened() {
 			opened, err = source.Open(ctx, s)
 		}
-	case *registry.OCIRegistry:
+	case *ociregistry.OCIRegistry:
 		opened, err = source.Open(ctx, s)
 	default:
-		err = fmt.Errorf("a %T does not tell how its registry is asked, as a registry.OCIRegistry does: %w", end, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("a %T does not tell how its registry is asked, as a ociregistry.OCIRegistry does: %w", end, errdefs.ErrFailedPrecondition)
 	}
 	if err != nil {
 		return nil, err
@@ -94,14 +94,14 @@ func (q *query) selects(repository string) (*policy.Selection, error) {
 	return s.WithDepth(int(q.clientSelection.GetDepth()))
 }
 
-// registry returns the image's repository.
-func (q *query) registry() (discovery.Registry, error) {
-	r, err := q.opened.Registry()
+// repository returns the image's repository.
+func (q *query) repository() (*registry.Repository, error) {
+	r, err := q.opened.Repository()
 	if err != nil {
 		return r, err
 	}
 	r.OnRequest(q.t.config.Metrics.Request)
-	r.Notices = &q.t.notices
+	r.SetNotices(&q.t.notices)
 	return r, nil
 }
 
@@ -121,7 +121,7 @@ func (q *query) startGather(ctx context.Context, name string, root ocispec.Descr
 	if err != nil || !wanted {
 		return err
 	}
-	if config.Registry, err = q.registry(); err != nil {
+	if config.Repository, err = q.repository(); err != nil {
 		return fmt.Errorf("referrers of %s: %w", name, err)
 	}
 	q.start(ctx, root, config)

@@ -5,7 +5,7 @@
 //
 // A pull meets the packages below in this order: source (the image in its
 // registry), policy (what to take), gather (the work beside the image), which
-// asks discovery what there is and reads through remote.
+// asks registry what there is and reads through it.
 package transfer
 
 import (
@@ -19,12 +19,12 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
@@ -58,7 +58,7 @@ type Transferrer struct {
 	labeler   *stored.Labeler
 	pushLocks push.Locks
 	memory    source.Memory
-	notices   discovery.Notices
+	notices   registry.Notices
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)

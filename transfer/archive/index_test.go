@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // entries is an index.json of n entries, the last of which is given.
@@ -106,7 +106,7 @@ func TestNamesOfEntries(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range discovery.CosignKinds {
+	for _, kind := range registry.CosignKinds {
 		for _, prefix := range []string{"", repository} {
 			entry := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{ocispec.AnnotationRefName: prefix + kind.Tag(subject)}}
 			if got, artifactType := cosignSubject(entry); got != subject || artifactType != kind.ArtifactType {

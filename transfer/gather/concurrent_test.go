@@ -8,12 +8,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // A pull whose client leaves takes nothing from another pull of the same image,
@@ -125,7 +125,7 @@ func TestDecoyDoesNotSpoilSharedContent(t *testing.T) {
 // A wanted entry that a limit refused must not leave the subject "present".
 func TestEntryOverTheLimitTruncates(t *testing.T) {
 	w := newWorld(t)
-	huge := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: w.serve("x").Digest, Size: discovery.MaxListedSize + 1}
+	huge := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: spdx, Digest: w.serve("x").Digest, Size: registry.MaxListedSize + 1}
 	sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 	w.list(w.subject, huge, sbom)
 	out, _ := w.gather(sboms)

@@ -94,7 +94,7 @@ func (g *Gather) fetchBlob(parent, desc ocispec.Descriptor, data []byte) error {
 		if data != nil {
 			return w.restart(data)
 		}
-		return g.config.Registry.Blob(g.ctx, desc, func(r io.Reader) error {
+		return g.config.Repository.Blob(g.ctx, desc, func(r io.Reader) error {
 			if err := w.stream(&progressReader{Reader: r, g: g, desc: desc, parent: parent}, desc.Size); err != nil {
 				return err
 			}

@@ -7,10 +7,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // CosignTags says when cosign's own tags are asked for.
@@ -35,7 +35,7 @@ func (g *Gather) askCosignTags(d *discovered) {
 	if g.config.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 || s.tagsAsked.Swap(true) {
 		return
 	}
-	for _, kind := range discovery.CosignKinds {
+	for _, kind := range registry.CosignKinds {
 		if !g.config.Selection.Wants(kind.ArtifactType) {
 			continue
 		}
@@ -51,7 +51,7 @@ func (g *Gather) askCosignTags(d *discovered) {
 	}
 }
 
-func (g *Gather) askCosignTag(s *subject, kind discovery.CosignKind) {
+func (g *Gather) askCosignTag(s *subject, kind registry.CosignKind) {
 	c := candidate{via: outcome.Tagged, legacy: kind.ArtifactType}
 	c.ArtifactType = kind.ArtifactType
 	if err := g.listings.Acquire(g.ctx, 1); err != nil {
@@ -59,7 +59,7 @@ func (g *Gather) askCosignTag(s *subject, kind discovery.CosignKind) {
 		return
 	}
 	ctx, span := g.cosignSpan(s, kind)
-	found, answers := g.config.Registry.CosignTag(ctx, s.desc.Digest, kind)
+	found, answers := g.config.Repository.CosignTag(ctx, s.desc.Digest, kind)
 	endCosign(span, answers)
 	g.listings.Release(1)
 	s.addTag(kind, found, answers)

@@ -9,11 +9,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 const oci = "application/vnd.oci.empty.v1+json"
@@ -103,7 +103,7 @@ func TestDecoyDoesNotHideCosignsTag(t *testing.T) {
 
 // Where one host has the tag, the host that failed before is not missed.
 func TestCosignsTagAtTheSecondHost(t *testing.T) {
-	s, sig := &subject{status: labels.Absent}, discovery.CosignKinds[0]
+	s, sig := &subject{status: labels.Absent}, registry.CosignKinds[0]
 	s.addTag(sig, nil, []outcome.Answer{{Status: labels.Unknown}, {Status: labels.Present}})
 	if s.status != labels.Absent { // until what lies there is taken
 		t.Errorf("status %q", s.status)

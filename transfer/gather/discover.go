@@ -9,10 +9,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // discovered is the work on one subject's listing.
@@ -42,13 +42,13 @@ func (g *Gather) discover(s *subject) {
 	g.askCosignTags(d)
 }
 
-func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (discovery.Listing, error) {
+func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (registry.Listing, error) {
 	if err := g.listings.Acquire(g.ctx, 1); err != nil {
-		return discovery.Listing{}, context.Cause(g.ctx)
+		return registry.Listing{}, context.Cause(g.ctx)
 	}
 	defer g.listings.Release(1)
 	ctx, span := g.listSpan(s)
-	listing, err := g.config.Registry.ListEach(ctx, s.desc.Digest, found)
+	listing, err := g.config.Repository.ListEach(ctx, s.desc.Digest, found)
 	endListing(span, listing, err)
 	if cause := context.Cause(g.ctx); err == nil && cause != nil && listing.Status == labels.Unknown {
 		err = cause
@@ -99,7 +99,7 @@ func (g *Gather) judgeEntry(desc ocispec.Descriptor) policy.Decision {
 }
 
 // reject records an entry that cannot be fetched. It may have been what is wanted.
-func (d *discovered) reject(r discovery.Rejection) {
+func (d *discovered) reject(r registry.Rejection) {
 	c := candidate{Descriptor: r.Descriptor, via: outcome.Listed}
 	why := errors.New("refused: " + r.Reason)
 	switch {

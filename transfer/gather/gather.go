@@ -31,34 +31,33 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
-// Registry is where referrers come from. discovery.Registry is one.
-type Registry interface {
+// Repository is where referrers come from. [registry.Repository] is one.
+type Repository interface {
 	// ListEach lists the referrers of the subject, and calls found with those of
 	// each page as soon as it has been read.
-	ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (discovery.Listing, error)
+	ListEach(ctx context.Context, subject digest.Digest, found func([]ocispec.Descriptor)) (registry.Listing, error)
 	// CosignTag looks for what cosign stored under a tag of its own.
-	CosignTag(ctx context.Context, subject digest.Digest, kind discovery.CosignKind) (*discovery.CosignArtifact, []outcome.Answer)
-	remote.Fetcher
+	CosignTag(ctx context.Context, subject digest.Digest, kind registry.CosignKind) (*registry.CosignArtifact, []outcome.Answer)
+	registry.Fetcher
 }
 
 // Config is what a Gather works with.
 type Config struct {
 	// Name is the image's reference, for labels and logs.
-	Name      string
-	Registry  Registry
-	Store     content.Store
-	Labeler   *stored.Labeler // of Store
-	Selection *policy.Selection
-	Limits    Limits
-	Cosign    CosignTags
+	Name       string
+	Repository Repository
+	Store      content.Store
+	Labeler    *stored.Labeler // of Store
+	Selection  *policy.Selection
+	Limits     Limits
+	Cosign     CosignTags
 	// Dry stores nothing: manifests are read to judge by them, and blobs are
 	// held against the limits.
 	Dry bool

@@ -167,7 +167,7 @@ func TestCosignTags(t *testing.T) {
 }
 
 func remoteManifest(w *world, desc ocispec.Descriptor) ([]byte, error) {
-	return w.config(sboms).Registry.Manifest(w.ctx, desc)
+	return w.config(sboms).Repository.Manifest(w.ctx, desc)
 }
 
 // Progress closes all that it opens, whatever becomes of it: CRI waits for what

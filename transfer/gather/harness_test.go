@@ -19,13 +19,12 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -121,8 +120,8 @@ func (w *world) config(rule policy.Rule) Config {
 	host := w.server.RegistryHost(docker.HostCapabilityPull | docker.HostCapabilityResolve)
 	return Config{
 		Name: ref,
-		Registry: discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{host}, nil,
-			remote.Limits{Attempts: 2, Backoff: time.Millisecond})},
+		Repository: registry.New(spec, []docker.RegistryHost{host}, nil,
+			registry.Limits{Attempts: 2, Backoff: time.Millisecond}),
 		Store: w.store, Labeler: w.labeler, Selection: sel, Limits: DefaultLimits, Cosign: CosignNever,
 		Progress: func(p transfer.Progress) {
 			w.mu.Lock()

@@ -15,11 +15,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Each test is a row of what a registry may do to a pull.
@@ -225,8 +224,8 @@ func TestWrongBytesOfTheFirstHostAreFetchedFromTheNext(t *testing.T) {
 			t.Fatal(err)
 		}
 		can := docker.HostCapabilityPull | docker.HostCapabilityResolve
-		c.Registry = discovery.Registry{Repository: remote.New(spec, []docker.RegistryHost{mirror.RegistryHost(can), w.server.RegistryHost(can)}, nil,
-			remote.Limits{Attempts: 1})}
+		c.Repository = registry.New(spec, []docker.RegistryHost{mirror.RegistryHost(can), w.server.RegistryHost(can)}, nil,
+			registry.Limits{Attempts: 1})
 	})
 	w.wantTied(w.subject, sbom)
 	w.wantStatus(out, labels.Present)

@@ -68,7 +68,7 @@ func TestLeftoverManifestsAreVerified(t *testing.T) {
 		w := newWorld(t)
 		sbom := w.artifact(spdx, &w.subject, w.serve("sbom"))
 		w.list(w.subject, sbom)
-		data, err := w.config(sboms).Registry.Manifest(w.ctx, artifact.Plain(sbom))
+		data, err := w.config(sboms).Repository.Manifest(w.ctx, artifact.Plain(sbom))
 		if err != nil {
 			t.Fatal(err)
 		}

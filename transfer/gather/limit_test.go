@@ -8,10 +8,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Every refusal is put down to the limit that it is of, and bytes are those that
@@ -47,7 +47,7 @@ func TestRefusals(t *testing.T) {
 		}, change: func(c *Config) { c.Limits.Timeout = 1 }, want: map[outcome.Limit]int{outcome.LimitTimeout: 1}},
 		{name: "manifest, by its size in the listing", list: func(w *world) {
 			a := w.artifact(spdx, &w.subject, w.serve("a"))
-			a.Size = discovery.MaxListedSize + 1
+			a.Size = registry.MaxListedSize + 1
 			w.list(w.subject, a, w.artifact(spdx, &w.subject, w.serve("b")))
 		}, want: map[outcome.Limit]int{outcome.LimitManifest: 1}},
 		{name: "manifest, by its layers", list: func(w *world) {
@@ -67,7 +67,7 @@ func TestRefusals(t *testing.T) {
 			w.list(w.subject, inner)
 		}, want: map[outcome.Limit]int{outcome.LimitManifest: 1}},
 		{name: "listing", list: func(w *world) {
-			entries := make([]ocispec.Descriptor, discovery.MaxEntries+1)
+			entries := make([]ocispec.Descriptor, registry.MaxEntries+1)
 			for i := range entries {
 				entries[i] = w.subject
 			}

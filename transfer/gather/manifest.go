@@ -58,7 +58,7 @@ func (g *Gather) loadManifest(desc ocispec.Descriptor) ([]byte, error) {
 	if err := g.quota.mayRequest(); err != nil {
 		return nil, err
 	}
-	data, err := g.config.Registry.Manifest(g.ctx, desc)
+	data, err := g.config.Repository.Manifest(g.ctx, desc)
 	if err != nil {
 		g.quota.fail(err)
 	}

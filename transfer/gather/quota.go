@@ -12,7 +12,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Limits bound what one pull may take. All must be positive.
@@ -243,7 +243,7 @@ func limitOf(err error) outcome.Limit {
 	switch {
 	case errors.As(err, &l):
 		return l.limit
-	case errors.Is(err, remote.ErrTooLarge): // blobs are not read whole
+	case errors.Is(err, registry.ErrTooLarge): // blobs are not read whole
 		return outcome.LimitManifest
 	}
 	return outcome.LimitOther

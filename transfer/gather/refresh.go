@@ -11,9 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // inquiry is what a pull asked of a subject, and learnt, that bears on the referrers which an
@@ -32,7 +32,7 @@ func (q *inquiry) add(dgst digest.Digest) {
 	q.found[dgst] = true
 }
 
-func (q *inquiry) listing(l discovery.Listing) {
+func (q *inquiry) listing(l registry.Listing) {
 	// A mirror may lag behind the registry, or hold a part.
 	q.began = l.Began
 	q.complete = (l.Status == labels.Present || l.Status == labels.Absent) && byRegistry(l.Answers)
@@ -51,7 +51,7 @@ func byRegistry(answers []outcome.Answer) bool {
 	})
 }
 
-func (q *inquiry) tag(artifactType string, found *discovery.CosignArtifact, answers []outcome.Answer) {
+func (q *inquiry) tag(artifactType string, found *registry.CosignArtifact, answers []outcome.Answer) {
 	if found != nil {
 		q.add(found.Digest)
 	}

@@ -9,10 +9,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // at has the pull ask the servers, the last of them the registry of the name.
@@ -27,7 +26,7 @@ func (w *world) at(name string, servers ...*hostile.Server) func(*Config) {
 			hosts = append(hosts, s.RegistryHost(docker.HostCapabilityPull|docker.HostCapabilityResolve))
 		}
 		c.Name = name
-		c.Registry = discovery.Registry{Repository: remote.New(spec, hosts, nil, remote.Limits{Attempts: 2, Backoff: time.Millisecond})}
+		c.Repository = registry.New(spec, hosts, nil, registry.Limits{Attempts: 2, Backoff: time.Millisecond})
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // minDoubts is how many of each subject's reasons to doubt may use the room for doubts.
@@ -81,7 +81,7 @@ func (s *subject) note(r outcome.Referrer) {
 }
 
 // setListing records what the registry answered.
-func (s *subject) setListing(listing discovery.Listing) {
+func (s *subject) setListing(listing registry.Listing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = listing.Answers
@@ -96,7 +96,7 @@ func (s *subject) setListing(listing discovery.Listing) {
 
 // addTag records the answers about one of cosign's tags. A host that failed casts no doubt
 // if another had the tag; what lies there makes a subject present once it is taken.
-func (s *subject) addTag(kind discovery.CosignKind, found *discovery.CosignArtifact, answers []outcome.Answer) {
+func (s *subject) addTag(kind registry.CosignKind, found *registry.CosignArtifact, answers []outcome.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked.tag(kind.ArtifactType, found, answers)

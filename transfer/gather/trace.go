@@ -8,9 +8,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/tracing"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // The spans of a pull's referrers: one for the gather, beneath the span of the
@@ -55,7 +55,7 @@ func (g *Gather) listSpan(s *subject) (context.Context, *tracing.Span) {
 	return startSpan(g.ctx, "List", subjectAttribute(s))
 }
 
-func endListing(span *tracing.Span, listing discovery.Listing, err error) {
+func endListing(span *tracing.Span, listing registry.Listing, err error) {
 	span.SetAttributes(
 		tracing.Attribute("referrers.status", string(listing.Status)),
 		tracing.Attribute("referrers.listed", len(listing.Referrers)),
@@ -66,7 +66,7 @@ func endListing(span *tracing.Span, listing discovery.Listing, err error) {
 	endSpan(span, err)
 }
 
-func (g *Gather) cosignSpan(s *subject, kind discovery.CosignKind) (context.Context, *tracing.Span) {
+func (g *Gather) cosignSpan(s *subject, kind registry.CosignKind) (context.Context, *tracing.Span) {
 	return startSpan(g.ctx, "CosignTag", subjectAttribute(s), tracing.WithAttribute("referrers.tag_suffix", kind.Suffix))
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Ending is what became of a pull.
@@ -75,7 +75,7 @@ func (m *Metrics) Gathered(out *outcome.Outcome, waited time.Duration) {
 }
 
 // Request counts one attempt at a request; code 0 says that none came.
-func (m *Metrics) Request(op remote.Operation, code int) {
+func (m *Metrics) Request(op registry.Operation, code int) {
 	if m == nil {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Metrics are the instruments. A nil one counts nothing. It is safe for
@@ -87,7 +87,7 @@ func (m *Metrics) zero() {
 	for _, s := range []string{artifact.SetSignatures, artifact.SetAttestations, artifact.SetSBOMs, otherSet} {
 		m.taken.WithLabelValues(s)
 	}
-	for _, op := range remote.Operations {
+	for _, op := range registry.Operations {
 		for _, c := range []string{"2xx", "3xx", "4xx", "5xx", noCode} {
 			m.requests.WithLabelValues(string(op), c)
 		}

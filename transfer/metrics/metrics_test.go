@@ -9,7 +9,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // A plugin that is initialized again counts on with what is registered.
@@ -47,7 +47,7 @@ func TestLabelsAreBounded(t *testing.T) {
 	}
 	before := series(t, r)
 	for code := range 1100 {
-		m.Request(remote.OpBlob, code-50)
+		m.Request(registry.OpBlob, code-50)
 	}
 	m.Gathered(&outcome.Outcome{TimedOut: true, Unasked: 3, Bytes: 7, Subjects: []outcome.Subject{{
 		Answers: []outcome.Answer{
@@ -97,7 +97,7 @@ func TestNilCountsNothing(_ *testing.T) {
 	var m *Metrics
 	m.Pull(Failed)
 	m.Gathered(&outcome.Outcome{}, time.Second)
-	m.Request(remote.OpTag, 200)
+	m.Request(registry.OpTag, 200)
 }
 
 func series(t *testing.T, r *prometheus.Registry) int {

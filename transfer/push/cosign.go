@@ -11,8 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -20,7 +19,7 @@ import (
 // whose manifest names no subject.
 func cosignTag(subject digest.Digest, r stored.Referrer) (string, error) {
 	set := artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations})
-	for _, kind := range discovery.CosignKinds {
+	for _, kind := range registry.CosignKinds {
 		if set != "" && artifact.SetOfType(kind.ArtifactType) == set && subject.Algorithm() == digest.SHA256 {
 			return kind.Tag(subject), nil
 		}
@@ -40,7 +39,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 		return err
 	}
 	defer unlock()
-	a, err := p.config.Repository.Get(ctx, p.host, address, remote.AcceptAny)
+	a, err := p.config.Repository.Get(ctx, p.host, address, registry.AcceptAny)
 	switch {
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", tag, err)
@@ -60,7 +59,7 @@ func (p *pusher) putTagged(ctx context.Context, r *referrer, data []byte, m *art
 	return err
 }
 
-func isManifest(a *remote.Answer) bool {
+func isManifest(a *registry.Response) bool {
 	_, err := artifact.Parse(a.Body, a.MediaType())
 	return err == nil
 }

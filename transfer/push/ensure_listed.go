@@ -7,7 +7,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -41,7 +40,7 @@ func (p *pusher) confirm(ctx context.Context, subject digest.Digest, referrers [
 			continue
 		}
 		if listed == nil {
-			listing, err := discovery.Registry{Repository: p.config.Repository}.List(ctx, subject)
+			listing, err := p.config.Repository.List(ctx, subject)
 			if err != nil {
 				return err
 			}

@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 const (
@@ -31,7 +31,7 @@ const (
 // updateTag adds entries to the subject's fallback tag. The pushes of one daemon take
 // turns.
 func (p *pusher) updateTag(ctx context.Context, subject digest.Digest, entries []ocispec.Descriptor) error {
-	t := &fallbackTag{repository: p.config.Repository, host: p.host, name: remote.FallbackTag(subject)}
+	t := &fallbackTag{repository: p.config.Repository, host: p.host, name: registry.FallbackTag(subject)}
 	unlock, err := p.config.Locks.lock(ctx, t.url().String())
 	if err != nil {
 		return err
@@ -52,8 +52,8 @@ func (p *pusher) updateTag(ctx context.Context, subject digest.Digest, entries [
 // entries sees them missing and writes them again. The last look comes when whoever
 // had read the tag before the last writing should have written it too.
 type fallbackTag struct {
-	repository *remote.Repository
-	host       *remote.Host
+	repository *registry.Repository
+	host       *registry.Host
 	name       string
 }
 
@@ -113,9 +113,9 @@ func sleep(ctx context.Context, wait time.Duration) error {
 // read returns the index under the tag, an empty one where the registry says that
 // there is none. Any other answer is an error: what is there must not be lost.
 func (t *fallbackTag) read(ctx context.Context) (*index, error) {
-	a, err := t.repository.Get(ctx, t.host, t.url(), remote.AcceptAny)
+	a, err := t.repository.Get(ctx, t.host, t.url(), registry.AcceptAny)
 	switch {
-	case errors.Is(err, remote.ErrTooLarge):
+	case errors.Is(err, registry.ErrTooLarge):
 		return nil, fmt.Errorf("its index is over the limit of %d bytes: %w", artifact.MaxManifestSize, err)
 	case err != nil:
 		return nil, err

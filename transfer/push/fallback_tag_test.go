@@ -20,12 +20,12 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 var (
 	subject = digest.FromString("the subject")
-	tagPath = "/v2/test/app/manifests/" + remote.FallbackTag(subject)
+	tagPath = "/v2/test/app/manifests/" + registry.FallbackTag(subject)
 )
 
 const capabilities = docker.HostCapabilityPush
@@ -36,12 +36,12 @@ func tagAt(t *testing.T, scheme, host string) *fallbackTag {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := remote.New(spec, []docker.RegistryHost{{Client: &http.Client{Transport: &http.Transport{}}, Host: host, Scheme: scheme, Path: "/v2", Capabilities: capabilities}},
-		nil, remote.Limits{Attempts: 2, Backoff: time.Millisecond, RetryAfter: 10 * time.Millisecond}).ForPush()
+	r, err := registry.New(spec, []docker.RegistryHost{{Client: &http.Client{Transport: &http.Transport{}}, Host: host, Scheme: scheme, Path: "/v2", Capabilities: capabilities}},
+		nil, registry.Limits{Attempts: 2, Backoff: time.Millisecond, RetryAfter: 10 * time.Millisecond}).ForPush()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fallbackTag{repository: r, host: r.Hosts(docker.HostCapabilityPush)[0], name: remote.FallbackTag(subject)}
+	return &fallbackTag{repository: r, host: r.Hosts(docker.HostCapabilityPush)[0], name: registry.FallbackTag(subject)}
 }
 
 func entry(n int) ocispec.Descriptor {

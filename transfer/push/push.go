@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -40,7 +40,7 @@ type Config struct {
 	Admit func(artifact.Referrer) bool
 	Store stored.Store
 	// Repository is where manifests go, made by its ForPush.
-	Repository *remote.Repository
+	Repository *registry.Repository
 	// Blobs uploads or mounts blobs at the same host.
 	Blobs remotes.Pusher
 	// Locks are those of the daemon's pushes.
@@ -88,7 +88,7 @@ func Referrers(ctx context.Context, config Config) (int, error) {
 // pusher is one push's state.
 type pusher struct {
 	config      Config
-	host        *remote.Host
+	host        *registry.Host
 	ofImage     map[digest.Digest]bool // the manifests of the image itself
 	byImagePush map[digest.Digest]bool // those that the image's own push has brought
 	carried     int

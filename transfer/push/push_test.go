@@ -24,7 +24,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/storetest"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // world is a store with an image, whose referrers have no blobs of their own, and a
@@ -97,7 +97,7 @@ func (w *world) push() (int, error) {
 		w.t.Fatal(err)
 	}
 	hosts := []docker.RegistryHost{w.server.RegistryHost(capabilities)}
-	r, err := remote.New(spec, hosts, nil, remote.Limits{Attempts: 2, Backoff: time.Millisecond}).ForPush()
+	r, err := registry.New(spec, hosts, nil, registry.Limits{Attempts: 2, Backoff: time.Millisecond}).ForPush()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestWhoListsIsToldByTheAnswer(t *testing.T) {
 				d.ArtifactType, d.Annotations = "application/vnd.example", map[string]string{"n": fmt.Sprint(n)}
 				entries = append(entries, d)
 			}
-			tag := "/v2/test/app/manifests/" + remote.FallbackTag(w.image.Digest)
+			tag := "/v2/test/app/manifests/" + registry.FallbackTag(w.image.Digest)
 			w.server.On(tag, hostile.Status(http.StatusNotFound), hostile.Status(http.StatusCreated), hostile.Index(entries...))
 			if n, err := w.push(); err != nil || n != 3 {
 				t.Fatalf("%d are carried: %v", n, err)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // hosts remembers the registry hosts of a pull. containerd's resolver asks for
@@ -46,7 +46,7 @@ func (h *hosts) get(host string) ([]docker.RegistryHost, error) {
 	resumeSessions(configured)
 	for _, host := range configured {
 		if host.Client != nil {
-			remote.GuardTokens(host.Client)
+			registry.GuardTokens(host.Client)
 		}
 	}
 	if h.resolveByGet {
@@ -98,9 +98,9 @@ type lockedAuthorizer struct {
 	hosts map[string]chan struct{} // full while a request has its turn
 }
 
-var _ remote.Turns = (*lockedAuthorizer)(nil)
+var _ registry.Turns = (*lockedAuthorizer)(nil)
 
-// Turn implements remote.Turns. The error is the context's.
+// Turn implements registry.Turns. The error is the context's.
 func (a *lockedAuthorizer) Turn(ctx context.Context, host string) (docker.Authorizer, func(), error) {
 	a.mu.Lock()
 	if a.hosts == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // Many requests at once that all need the first token fetch it once, and race for
@@ -116,7 +116,7 @@ func TestTokensOfOneHostDelayNoOther(t *testing.T) {
 		return req
 	}
 	a := known[0].Authorizer
-	_, done, err := a.(remote.Turns).Turn(t.Context(), "mirror.test") // as a request whose token does not come
+	_, done, err := a.(registry.Turns).Turn(t.Context(), "mirror.test") // as a request whose token does not come
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestHostsGuardTheirTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := remote.New(spec, known, nil, remote.Limits{})
+	r := registry.New(spec, known, nil, registry.Limits{})
 	for _, host := range r.Hosts(docker.HostCapabilityPull) {
 		if _, err := r.Get(t.Context(), host, r.URL(host, "referrers", "x"), "*/*"); !errdefs.IsPermissionDenied(err) {
 			t.Errorf("%v, want ErrPermissionDenied", err)

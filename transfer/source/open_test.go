@@ -8,21 +8,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/errdefs"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 )
 
-type helper func(ref, host string) (registry.Credentials, error)
+type helper func(ref, host string) (ociregistry.Credentials, error)
 
-func (h helper) GetCredentials(_ context.Context, ref, host string) (registry.Credentials, error) {
+func (h helper) GetCredentials(_ context.Context, ref, host string) (ociregistry.Credentials, error) {
 	return h(ref, host)
 }
 
-func open(t *testing.T, opts ...registry.Opt) *Source {
+func open(t *testing.T, opts ...ociregistry.Opt) *Source {
 	t.Helper()
-	r, err := registry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", opts...)
+	r, err := ociregistry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,10 +36,10 @@ func open(t *testing.T, opts ...registry.Opt) *Source {
 // All that a source was made with reaches the daemon's, as CRI hands it over.
 func TestOpenKeepsWhatTheSourceHas(t *testing.T) {
 	s := open(t,
-		registry.WithHeaders(http.Header{"X-Node": {"7"}}),
-		registry.WithHostDir("/etc/containerd/certs.d"),
-		registry.WithDefaultScheme("http"),
-		registry.WithHTTPDebug())
+		ociregistry.WithHeaders(http.Header{"X-Node": {"7"}}),
+		ociregistry.WithHostDir("/etc/containerd/certs.d"),
+		ociregistry.WithDefaultScheme("http"),
+		ociregistry.WithHTTPDebug())
 	if s.Image() != "registry.example.com/app:v1" || s.String() != "OCI Registry (registry.example.com/app:v1)" {
 		t.Errorf("image %q, %s", s.Image(), s)
 	}
@@ -60,7 +60,7 @@ func TestMessageOfASourceThatSelectsNothing(t *testing.T) {
 		{&api.Selection{}, "transferreferrers.v1.Source"},
 	} {
 		client, err := New(t.Context(), "registry.example.com/app:v1",
-			WithRegistry(registry.WithHostDir("/etc/containerd/certs.d"), registry.WithDefaultScheme("http")), WithSelection(tc.selection))
+			WithRegistry(ociregistry.WithHostDir("/etc/containerd/certs.d"), ociregistry.WithDefaultScheme("http")), WithSelection(tc.selection))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,17 +83,17 @@ func TestMessageOfASourceThatSelectsNothing(t *testing.T) {
 
 func TestCredentialsOfASourceInProcess(t *testing.T) {
 	calls := 0
-	s := open(t, registry.WithCredentials(helper(func(ref, host string) (registry.Credentials, error) {
+	s := open(t, ociregistry.WithCredentials(helper(func(ref, host string) (ociregistry.Credentials, error) {
 		calls++
 		switch {
 		case ref != "registry.example.com/app:v1":
 			t.Errorf("asked for %s", ref)
 		case host == "broken":
-			return registry.Credentials{}, errors.New("no such secret")
+			return ociregistry.Credentials{}, errors.New("no such secret")
 		case host == "refresh":
-			return registry.Credentials{Secret: "token"}, nil
+			return ociregistry.Credentials{Secret: "token"}, nil
 		}
-		return registry.Credentials{Username: "user", Secret: "secret"}, nil
+		return ociregistry.Credentials{Username: "user", Secret: "secret"}, nil
 	})))
 	ask := s.credentials(t)
 	for _, host := range []string{"a", "broken", "refresh", "b"} { // a failure must not spoil the next
@@ -148,7 +148,7 @@ func TestOpenRefusesLostHeaders(t *testing.T) {
 		{http.Header{"X-Node": {"7"}, "x-node": {"8"}}, "loses the registry header x-node,"},
 		{http.Header{"X-Node": {"7"}, "X-NODE-ID": {"8"}}, "write X-Node-Id in"},
 	} {
-		r, err := registry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", registry.WithHeaders(tc.headers))
+		r, err := ociregistry.NewOCIRegistry(t.Context(), "registry.example.com/app:v1", ociregistry.WithHeaders(tc.headers))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,14 +20,13 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
-	"github.com/transfer-referrers/transfer-referrers/transfer/discovery"
-	"github.com/transfer-referrers/transfer-referrers/transfer/remote"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 func init() {
@@ -39,7 +38,7 @@ type Source struct {
 	selection *api.Selection
 
 	// Set by New, on the client's side.
-	client *registry.OCIRegistry
+	client *ociregistry.OCIRegistry
 
 	// Set by UnmarshalAny, in the daemon.
 	message  *transfertypes.OCIRegistry
@@ -65,13 +64,13 @@ var (
 type Opt func(*options) error
 
 type options struct {
-	registry  []registry.Opt
+	registry  []ociregistry.Opt
 	selection *api.Selection
 }
 
-// WithRegistry configures the registry as containerd's registry.NewOCIRegistry
+// WithRegistry configures the registry as containerd's ociregistry.NewOCIRegistry
 // does: credentials, headers, hosts directory, default scheme, HTTP debugging.
-func WithRegistry(opts ...registry.Opt) Opt {
+func WithRegistry(opts ...ociregistry.Opt) Opt {
 	return func(o *options) error {
 		o.registry = append(o.registry, opts...)
 		return nil
@@ -102,7 +101,7 @@ func New(ctx context.Context, ref string, opts ...Opt) (*Source, error) {
 			return nil, err
 		}
 	}
-	r, err := registry.NewOCIRegistry(ctx, ref, o.registry...)
+	r, err := ociregistry.NewOCIRegistry(ctx, ref, o.registry...)
 	if err != nil {
 		return nil, err
 	}
@@ -203,24 +202,24 @@ func (s *Source) Pusher(ctx context.Context, desc ocispec.Descriptor) (transfer.
 	return s.resolver.Pusher(ctx, ref)
 }
 
-// Registry returns the repository to ask for referrers. It shares the hosts of
+// Repository returns the repository to ask for referrers. It shares the hosts of
 // the image's own pull, but neither its limiter nor its retries.
-func (s *Source) Registry() (discovery.Registry, error) {
+func (s *Source) Repository() (*registry.Repository, error) {
 	spec, err := reference.Parse(s.Image())
 	if err != nil {
-		return discovery.Registry{}, err
+		return nil, err
 	}
 	hosts, err := s.hosts.get(spec.Hostname())
 	if err != nil {
-		return discovery.Registry{}, err
+		return nil, err
 	}
-	return discovery.Registry{Repository: remote.New(spec, hosts, s.header, remote.Limits{})}, nil
+	return registry.New(spec, hosts, s.header, registry.Limits{}), nil
 }
 
 // PushRepository returns the repository to push referrers to: at the host, and
 // with the token, of the image's own push. The error is errdefs.ErrNotFound where
 // no host may push.
-func (s *Source) PushRepository() (*remote.Repository, error) {
+func (s *Source) PushRepository() (*registry.Repository, error) {
 	spec, err := reference.Parse(s.Image())
 	if err != nil {
 		return nil, err
@@ -230,7 +229,7 @@ func (s *Source) PushRepository() (*remote.Repository, error) {
 		return nil, err
 	}
 	// A registry checks what it stores before it answers.
-	return remote.New(spec, hosts, s.header, remote.Limits{Request: time.Minute}).ForPush()
+	return registry.New(spec, hosts, s.header, registry.Limits{Request: time.Minute}).ForPush()
 }
 
 // Close closes the connections that the pull kept.

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
-	"github.com/containerd/containerd/v2/core/transfer/registry"
+	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,7 +36,7 @@ func registryFlags(more ...cli.Flag) []cli.Flag {
 }
 
 // registryOptions are those that ctr's own pull makes of its flags.
-func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]registry.Opt, error) {
+func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]ociregistry.Opt, error) {
 	for _, flag := range lost {
 		if cmd.IsSet(flag) {
 			return nil, usagef("--%s does not reach the daemon; configure the registry in a hosts directory and name it with --hosts-dir", flag)
@@ -46,16 +46,16 @@ func registryOptions(ctx context.Context, cmd *cli.Command, ref string) ([]regis
 	if err != nil {
 		return nil, err
 	}
-	opts := []registry.Opt{registry.WithCredentials(credentials), registry.WithHostDir(cmd.String("hosts-dir"))}
+	opts := []ociregistry.Opt{ociregistry.WithCredentials(credentials), ociregistry.WithHostDir(cmd.String("hosts-dir"))}
 	if cmd.Bool("plain-http") {
-		opts = append(opts, registry.WithDefaultScheme("http"))
+		opts = append(opts, ociregistry.WithDefaultScheme("http"))
 	}
 	debug := log.G(ctx).Writer()
 	if cmd.Bool("http-dump") {
-		opts = append(opts, registry.WithHTTPDebug(), registry.WithClientStream(debug))
+		opts = append(opts, ociregistry.WithHTTPDebug(), ociregistry.WithClientStream(debug))
 	}
 	if cmd.Bool("http-trace") {
-		opts = append(opts, registry.WithHTTPTrace(), registry.WithClientStream(debug))
+		opts = append(opts, ociregistry.WithHTTPTrace(), ociregistry.WithClientStream(debug))
 	}
 	return opts, nil
 }
