@@ -63,7 +63,7 @@ func (t *Transferrer) open(ctx context.Context, end any) (*source.Source, error)
 	if err != nil {
 		return nil, err
 	}
-	opened.Remember(&t.memory)
+	opened.UseSessions(&t.sessions)
 	return opened, nil
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -57,7 +56,7 @@ type Transferrer struct {
 	config    Config
 	labeler   *stored.Labeler
 	pushLocks push.Locks
-	memory    source.Memory
+	sessions  registry.Sessions
 	notices   registry.Notices
 }
 

@@ -108,7 +108,7 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func
 	err := r.eachHost(func(h *Host) error {
 		// Whatever type the descriptor claims: another referrer may name the same blob.
 		u := r.URL(h, "blobs", desc.Digest.String())
-		return r.get(ctx, h, u, "*/*", func(resp *http.Response) error { return r.stream(resp, desc, use) })
+		return r.get(WithSize(ctx, desc.Size), h, u, "*/*", func(resp *http.Response) error { return r.stream(resp, desc, use) })
 	})
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", desc.Digest, err)

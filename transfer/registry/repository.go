@@ -87,7 +87,9 @@ type Host struct {
 type waiter struct{ end context.CancelCauseFunc }
 
 // New returns the repository that the reference names, read through the hosts in
-// their order. header is sent with every request, as containerd's resolver does.
+// their order. header is sent with every request, as containerd's resolver does. Where a
+// host's authorizer is an *[Authorizer], the image's, the repository's requests use it
+// without a trace.
 func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, limits Limits) *Repository {
 	r := &Repository{
 		spec:   spec,
@@ -104,7 +106,14 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 	if r.header.Get("User-Agent") == "" {
 		r.header.Set("User-Agent", "containerd/"+version.Version)
 	}
+	besides := map[*Authorizer]*Authorizer{}
 	for _, h := range hosts {
+		if a, ok := h.Authorizer.(*Authorizer); ok {
+			if besides[a] == nil {
+				besides[a] = a.beside()
+			}
+			h.Authorizer = besides[a]
+		}
 		r.hosts = append(r.hosts, &Host{RegistryHost: h})
 	}
 	return r
