@@ -30,7 +30,7 @@ func guarded(s *hostile.Server) docker.RegistryHost {
 // withSession returns the host with an authorizer of a session of its own, as the image's
 // requests have it.
 func withSession(host docker.RegistryHost, client *http.Client, credentials func(string) (string, string, error)) docker.RegistryHost {
-	s := &session{sessions: &Sessions{}, hosts: []docker.RegistryHost{host}, challenges: map[string]challenge{}}
+	s := &session{sessions: &Sessions{}, hosts: []docker.RegistryHost{host}, challenges: map[string]challenge{}, healths: map[string]*health{}}
 	host.Authorizer = &Authorizer{session: s, client: client, credentials: credentials, began: time.Now()}
 	return host
 }

@@ -81,15 +81,20 @@ func (r *Repository) ListEach(ctx context.Context, subject digest.Digest, found 
 		out.Answers = []outcome.Answer{{Host: r.Name(), Request: "referrers", Status: labels.Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
 		return out, nil
 	}
-	for _, h := range hosts {
+	passed := r.askInTurn(hosts, func(r *Repository, h *Host) (answered, end bool) {
 		r.warnOfCapability(ctx, h)
 		l := &lister{repo: r, host: h, subject: subject, via: outcome.EndpointReferrers, listing: &out, found: found}
 		status := l.list(ctx)
 		if status == labels.Present || status == labels.Truncated && l.valid > 0 {
 			out.Status = status
-			break
+			return true, true
 		}
 		out.Status = out.Status.Worse(status)
+		return status == labels.Absent || status == labels.Truncated, false
+	})
+	for _, h := range passed {
+		out.Status = out.Status.Worse(labels.Unknown)
+		out.Answers = append(out.Answers, outcome.Answer{Host: h.Host, Mirror: r.IsMirror(h), Request: "referrers", Status: labels.Unknown, Detail: h.health.notAsked()})
 	}
 	if out.Status == "" { // no host could be asked
 		out.Status = labels.Unknown

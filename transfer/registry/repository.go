@@ -77,6 +77,7 @@ type Repository struct {
 // Host is one registry host of the repository: the registry itself, or a mirror.
 type Host struct {
 	docker.RegistryHost
+	health *health // of the session, where there is one
 
 	mu      sync.Mutex
 	down    error
@@ -108,13 +109,15 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 	}
 	besides := map[*Authorizer]*Authorizer{}
 	for _, h := range hosts {
+		health := &health{}
 		if a, ok := h.Authorizer.(*Authorizer); ok {
 			if besides[a] == nil {
 				besides[a] = a.beside()
 			}
 			h.Authorizer = besides[a]
+			health = a.session.health(h.Host)
 		}
-		r.hosts = append(r.hosts, &Host{RegistryHost: h})
+		r.hosts = append(r.hosts, &Host{RegistryHost: h, health: health})
 	}
 	return r
 }
@@ -213,6 +216,7 @@ func (h *Host) markDown(err error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.health.fail(err.Error(), 0)
 	if h.down == nil {
 		h.down = fmt.Errorf("host %s is unreachable: %w", h.Host, err)
 	}

@@ -61,6 +61,9 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		}
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
+		if last || err == nil && !passing(resp.StatusCode) {
+			h.health.note(resp, err)
+		}
 		wait := r.wait(attempt, resp)
 		switch {
 		case err == nil && (last || !passing(resp.StatusCode)):
@@ -99,7 +102,7 @@ func sleep(ctx context.Context, wait time.Duration) error {
 // authorized makes one attempt, and answers a challenge once: a 401 may be the
 // first of a pull, or come from a token that ran out half way.
 func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.Response, error) {
-	ctx, err := docker.ContextWithRepositoryScope(ctx, r.spec, r.push)
+	ctx, err := docker.ContextWithRepositoryScope(asOurs(ctx), r.spec, r.push)
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ type sessionKey struct {
 // session is what is remembered of one registry.
 type session struct {
 	sessions *Sessions
-	config   string // fingerprint of the files that configure it
+	config   string                // fingerprint of the files that configure it
 	hosts    []docker.RegistryHost // without authorizers
 	// transports are those of the hosts' clients.
 	transports map[*http.Client]*transport
@@ -69,6 +69,7 @@ type session struct {
 	mu         sync.Mutex
 	used       time.Time
 	challenges map[string]challenge // by host
+	healths    map[string]*health   // by host
 	open       time.Time            // when an image was resolved without a challenge
 }
 
@@ -97,7 +98,7 @@ func (s *Sessions) open(ctx context.Context, registry string, options config.Hos
 	}
 	made := &session{
 		sessions: s, config: before, used: time.Now(),
-		transports: map[*http.Client]*transport{}, challenges: map[string]challenge{},
+		transports: map[*http.Client]*transport{}, challenges: map[string]challenge{}, healths: map[string]*health{},
 	}
 	_, _ = rand.Read(made.secret[:]) // never fails (crypto/rand)
 	configure := config.ConfigureHosts(ctx, config.HostOptions{
