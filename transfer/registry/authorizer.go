@@ -187,7 +187,7 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 		who: a.session.who(username, secret), ours: a.image != nil,
 	}
 	token, err := a.session.sessions.tokens.get(ctx, key, since, func(ctx context.Context) (string, time.Duration, error) {
-		return fetchFrom(ctx, a.tokenClient(), a.header, to)
+		return fetchFrom(asOurs(ctx, a.image != nil), a.tokenClient(), a.header, to)
 	})
 	if err == nil {
 		a.authorized(host, h, token)

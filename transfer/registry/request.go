@@ -102,7 +102,7 @@ func sleep(ctx context.Context, wait time.Duration) error {
 // authorized makes one attempt, and answers a challenge once: a 401 may be the
 // first of a pull, or come from a token that ran out half way.
 func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.Response, error) {
-	ctx, err := docker.ContextWithRepositoryScope(asOurs(ctx), r.spec, r.push)
+	ctx, err := docker.ContextWithRepositoryScope(asOurs(ctx, true), r.spec, r.push)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,14 @@ const (
 type transport struct {
 	shared, separate, ours *http.Transport
 	observer               Observer
-	http1                  sync.Map // hosts that have HTTP/1.1 alone
+
+	mu    sync.Mutex
+	http1 map[string]bool // hosts that have HTTP/1.1 alone, maxHTTP1 at most
 }
+
+// maxHTTP1 is of how many hosts it is remembered that they have HTTP/1.1 alone: redirects
+// may lead to ever new ones.
+const maxHTTP1 = 64
 
 // newTransport leaves base as it is: containerd makes those of other hosts of it.
 func newTransport(base *http.Transport, observer Observer) *transport {
@@ -57,7 +63,7 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 	http1.ForceAttemptHTTP2 = false
 	http1.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	base.ForceAttemptHTTP2 = true
-	return &transport{shared: base, separate: http1, ours: http1.Clone(), observer: observer}
+	return &transport{shared: base, separate: http1, ours: http1.Clone(), observer: observer, http1: map[string]bool{}}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -65,7 +71,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.choose(req).RoundTrip(req)
 	if err == nil {
 		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
-			t.http1.Store(req.URL.Host, true)
+			t.noteHTTP1(req.URL.Host)
 		}
 		if t.observer != nil {
 			t.observer.Requested(resp.Proto)
@@ -78,13 +84,27 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *transport) choose(req *http.Request) *http.Transport {
 	switch {
 	case isOurs(req.Context()):
-		if _, http1 := t.http1.Load(req.URL.Host); http1 || req.URL.Scheme == "http" {
+		if req.URL.Scheme == "http" || t.hasHTTP1(req.URL.Host) {
 			return t.ours
 		}
 	case isLarge(req.Context()):
 		return t.separate
 	}
 	return t.shared
+}
+
+func (t *transport) noteHTTP1(host string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.http1) < maxHTTP1 {
+		t.http1[host] = true
+	}
+}
+
+func (t *transport) hasHTTP1(host string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.http1[host]
 }
 
 // CloseIdleConnections serves http.Client.CloseIdleConnections.
@@ -109,7 +129,12 @@ func isLarge(ctx context.Context) bool {
 
 type oursKey struct{}
 
-// asOurs marks requests that are not the image's.
-func asOurs(ctx context.Context) context.Context { return context.WithValue(ctx, oursKey{}, true) }
+// asOurs says whether the requests of the context are ours, or the image's.
+func asOurs(ctx context.Context, ours bool) context.Context {
+	return context.WithValue(ctx, oursKey{}, ours)
+}
 
-func isOurs(ctx context.Context) bool { return ctx.Value(oursKey{}) != nil }
+func isOurs(ctx context.Context) bool {
+	ours, _ := ctx.Value(oursKey{}).(bool)
+	return ours
+}
