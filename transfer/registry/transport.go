@@ -39,31 +39,34 @@ type transport struct {
 // may lead to ever new ones.
 const maxHTTP1 = 64
 
-// newTransport leaves base as it is: containerd makes those of other hosts of it.
 func newTransport(base *http.Transport, observer Observer) *transport {
-	base = base.Clone()
-	base.IdleConnTimeout, base.MaxIdleConns, base.MaxIdleConnsPerHost = idleTime, maxIdle, maxIdlePerHost
-	if base.TLSClientConfig == nil {
-		base.TLSClientConfig = &tls.Config{} //nolint:gosec // the default of crypto/tls is TLS 1.2
+	t := &transport{observer: observer, http1: map[string]bool{}}
+	sessions := tls.NewLRUClientSessionCache(0)
+	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
+	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
+	return t
+}
+
+// connections returns a transport for HTTP/1.1 with connections of its own. It leaves base
+// as it is: containerd makes those of other hosts of it. A further connection resumes the TLS
+// session of the first (RFC 8446, section 2.2).
+func (t *transport) connections(base *http.Transport, sessions tls.ClientSessionCache) *http.Transport {
+	c := base.Clone()
+	c.IdleConnTimeout, c.MaxIdleConns, c.MaxIdleConnsPerHost = idleTime, maxIdle, maxIdlePerHost
+	if c.TLSClientConfig == nil {
+		c.TLSClientConfig = &tls.Config{} //nolint:gosec // the default of crypto/tls is TLS 1.2
 	}
-	if base.TLSClientConfig.ClientSessionCache == nil {
-		// A further connection resumes the TLS session of the first (RFC 8446, section 2.2).
-		base.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-	}
-	if dial := base.DialContext; dial != nil && observer != nil {
-		base.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	c.TLSClientConfig.ClientSessionCache = sessions
+	if dial := c.DialContext; dial != nil && t.observer != nil {
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dial(ctx, network, address)
 			if err == nil {
-				observer.Connected()
+				t.observer.Connected()
 			}
 			return conn, err
 		}
 	}
-	http1 := base.Clone()
-	http1.ForceAttemptHTTP2 = false
-	http1.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	base.ForceAttemptHTTP2 = true
-	return &transport{shared: base, separate: http1, ours: http1.Clone(), observer: observer, http1: map[string]bool{}}
+	return c
 }
 
 // RoundTrip implements http.RoundTripper.
