@@ -64,7 +64,9 @@ var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
 func New(config Config) *Transferrer {
-	return &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	t := &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	t.sessions.Observer = config.Metrics
+	return t
 }
 
 // Transfer implements transfer.Transferrer. The combinations of source and

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/containerd/errdefs"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // Authorizer answers the challenges of one pull's hosts, as containerd's own authorizer
@@ -190,7 +191,7 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 		return fetchFrom(asOurs(ctx, a.image != nil), a.tokenClient(), a.header, to)
 	})
 	if err == nil {
-		a.authorized(host, h, token)
+		a.authorized(ctx, host, h, token)
 		return "Bearer " + token.value, nil
 	}
 	if a.image != nil && ctx.Err() == nil {
@@ -202,13 +203,19 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 }
 
 // authorized notes that the host's token is there.
-func (a *Authorizer) authorized(host string, h *handler, token *token) {
+func (a *Authorizer) authorized(ctx context.Context, host string, h *handler, token *token) {
 	a.mu.Lock()
 	h.borrowed = token.began.Before(a.began)
 	borrowed, remembered := h.borrowed, h.remembered
 	a.mu.Unlock()
 	if a.image == nil && !remembered {
 		a.session.remember(host, h.challenge)
+	}
+	if remembered {
+		record(ctx, outcome.MemoryChallenge, host, time.Since(h.learned))
+	}
+	if borrowed {
+		record(ctx, outcome.MemoryToken, host, time.Since(token.began))
 	}
 	if o := a.session.sessions.Observer; o != nil {
 		o.Authorized(borrowed)

@@ -58,9 +58,10 @@ func (h *health) notAsked() string {
 	return outcome.Shorten(fmt.Sprintf("not asked: it failed %s ago, and another host answered: %s", ago.Round(time.Second), reason))
 }
 
-// note learns from the last attempt at a request, nil where no answer came.
-func (h *health) note(resp *http.Response, err error) {
+// note learns from an attempt at a request: from what went wrong, only if it was the last.
+func (h *health) note(resp *http.Response, err error, last bool) {
 	switch {
+	case !last && (resp == nil || passing(resp.StatusCode)):
 	case resp != nil && passing(resp.StatusCode):
 		h.fail(http.StatusText(resp.StatusCode), retryAfter(resp.Header.Get("Retry-After"), time.Now()))
 	case resp != nil:

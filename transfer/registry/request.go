@@ -61,9 +61,7 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		}
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
-		if last || err == nil && !passing(resp.StatusCode) {
-			h.health.note(resp, err)
-		}
+		h.health.note(resp, err, last)
 		wait := r.wait(attempt, resp)
 		switch {
 		case err == nil && (last || !passing(resp.StatusCode)):

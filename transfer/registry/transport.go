@@ -71,6 +71,9 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if ctx := recordConnections(req.Context(), req.URL.Host); ctx != req.Context() {
+		req = req.WithContext(ctx)
+	}
 	resp, err := t.choose(req).RoundTrip(req)
 	if err == nil {
 		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
