@@ -18,7 +18,7 @@ func TestDelayIsPipelined(t *testing.T) {
 		out := &arrivals{began: began}
 		go func() {
 			for i := range 5 {
-				fmt.Fprint(sender, i)
+				fmt.Fprintf(sender, "%d", i)
 				time.Sleep(time.Millisecond)
 			}
 			sender.Close()
@@ -43,9 +43,9 @@ func TestConnectingTakesARoundTrip(t *testing.T) {
 		in, sender := io.Pipe()
 		out := &arrivals{began: began}
 		go func() {
-			fmt.Fprint(sender, "hello")
+			fmt.Fprintf(sender, "hello")
 			time.Sleep(25 * time.Millisecond)
-			fmt.Fprint(sender, "again")
+			fmt.Fprintf(sender, "again")
 			sender.Close()
 		}()
 		if err := carry(out, in, 10*time.Millisecond, began.Add(20*time.Millisecond)); err != nil {

@@ -84,12 +84,12 @@ func (l *Link) accept() {
 // byte leaves once the server has acknowledged the connection, a round trip after it
 // was asked for; the server's first one once it knows that it did.
 func (l *Link) join(client net.Conn, opened time.Time) {
-	defer client.Close()
+	defer func() { _ = client.Close() }() // it may be closed already
 	server, err := net.Dial("tcp", l.server)
 	if err != nil {
 		return // and the client finds its connection closed
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	if !l.add(client, server, opened) {
 		return
 	}
