@@ -42,7 +42,8 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where daemons live, but for those of the case on disk; empty means TMPDIR")
 	flag.Parse()
 	_ = log.SetLevel("error") // containerd's client warns of each index that it pulls
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A pipe that is closed, as by head, ends it as well: daemons leave nothing behind.
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer cancel()
 	if err := o.run(namespaces.WithNamespace(ctx, "default")); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
