@@ -117,7 +117,7 @@ func TestTokenServiceIsReadToALimit(t *testing.T) {
 	long := `{"token":"` + strings.Repeat("x", maxTokenAnswer) + `"}`
 	for name, answer := range map[string]hostile.Answer{
 		"long":    hostile.Content("application/json", []byte(long)),
-		"endless": {Header: map[string]string{"Content-Type": "application/json"}, Body: []byte(`"`), Endless: true},
+		"endless": {Header: map[string]string{"Content-Type": "application/json"}, Body: []byte(" "), Endless: true},
 	} {
 		s.On("/token", answer)
 		s.On("/a", challenging(s.URL()+"/token", ""))
