@@ -21,6 +21,9 @@ const (
 	LargeBlob = 8 << 20
 )
 
+// alive is how an idle connection is probed: one that is dead is closed after 16 s.
+var alive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 2 * time.Second, Count: 3}
+
 // transport sends a session's requests: over HTTP/2 where the registry offers it (RFC 9113,
 // section 3.2), so that parallel requests share one connection and its handshakes; large
 // layers over HTTP/1.1, each on a connection of its own.
@@ -45,6 +48,8 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 	sessions := tls.NewLRUClientSessionCache(0)
 	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
+	// What waits for an answer on a connection that is dead is told after 15 s.
+	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
 	return t
 }
 
@@ -58,16 +63,27 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 		c.TLSClientConfig = &tls.Config{} //nolint:gosec // the default of crypto/tls is TLS 1.2
 	}
 	c.TLSClientConfig.ClientSessionCache = sessions
-	if dial := c.DialContext; dial != nil && t.observer != nil {
+	if dial := c.DialContext; dial != nil {
 		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dial(ctx, network, address)
 			if err == nil {
-				t.observer.Connected()
+				t.connected(conn)
 			}
 			return conn, err
 		}
 	}
 	return c
+}
+
+// connected has a connection that waits for the next pull tell soon that nobody is there any
+// more: a middlebox may have forgotten it, and a request over it would wait for its answer.
+func (t *transport) connected(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(alive) // without it the connection is as good as containerd's
+	}
+	if t.observer != nil {
+		t.observer.Connected()
+	}
 }
 
 // RoundTrip implements http.RoundTripper.
