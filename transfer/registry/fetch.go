@@ -55,8 +55,12 @@ func (a *Response) MediaType() string {
 // other errors are of the transport. With an error, the answer is what came of it,
 // or nil.
 func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Response, error) {
+	return r.read(ctx, h, request{method: http.MethodGet, url: u, accept: accept})
+}
+
+func (r *Repository) read(ctx context.Context, h *Host, q request) (*Response, error) {
 	var a *Response
-	err := r.get(ctx, h, u, accept, func(resp *http.Response) (err error) {
+	err := r.perform(ctx, h, q, func(resp *http.Response) (err error) {
 		a = &Response{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
 		if resp.StatusCode != http.StatusOK {
 			discard(resp.Body)

@@ -69,9 +69,11 @@ type Repository struct {
 	header http.Header
 	limits Limits
 
-	onRequest func(Operation, int)
-	notices   *Notices
-	push      bool // requests ask for a token that may push
+	onRequest    func(Operation, int)
+	notices      *Notices
+	capabilities *Capabilities
+	session      session
+	push         bool // requests ask for a token that may push
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.
