@@ -54,11 +54,12 @@ type Config struct {
 // Transferrer is a transfer.Transferrer whose pulls bring the image's referrers and
 // whose pushes carry them.
 type Transferrer struct {
-	config    Config
-	labeler   *stored.Labeler
-	pushLocks push.Locks
-	memory    source.Memory
-	notices   registry.Notices
+	config       Config
+	labeler      *stored.Labeler
+	pushLocks    push.Locks
+	memory       source.Memory
+	notices      registry.Notices
+	capabilities registry.Capabilities
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
