@@ -90,12 +90,9 @@ func (s *session) giveUp(endpoint string, k lack) {
 	}
 }
 
-// speaks reports whether what was answered at the address is the word of the host: it is
-// the host's own, or of where the host sends requests for manifests.
-func (l *lister) speaks(ctx context.Context, answered *url.URL) bool {
-	if SameHost(answered, l.repo.URL(l.host)) {
-		return true
-	}
+// hasManifests reports whether another host, which answered at the address, speaks for the
+// registry: requests for manifests are sent there, and it has the subject's.
+func (l *lister) hasManifests(ctx context.Context, answered *url.URL) bool {
 	at := l.manifestsAt(ctx)
 	return at != nil && SameHost(at, answered)
 }

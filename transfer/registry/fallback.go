@@ -127,17 +127,18 @@ func (l *lister) fallback(ctx context.Context, k lack) labels.Status {
 // nothingUnderTag is the answer of a tag that holds no listing. It says that there are no
 // referrers if the endpoint answered 404, and both answers are the registry's.
 func (l *lister) nothingUnderTag(ctx context.Context, request string, a *Response, k lack, detail string) labels.Status {
+	own := SameHost(a.URL, l.repo.URL(l.host))
 	switch {
 	case k.failed:
 		return l.answer(request, a.Code, labels.Unknown, "nothing is there, but the endpoint may know of referrers")
 	case !k.saysNone():
 		return l.answer(request, a.Code, labels.Unknown, fmt.Sprintf("nothing is there, but the endpoint's %d does not say that there are no referrers", k.code))
-	case !l.speaks(ctx, a.URL):
+	case !own && !l.hasManifests(ctx, a.URL):
 		return l.answer(request, a.Code, labels.Unknown, l.noWord(a))
 	}
 	// A 404 may mean a repository or a subject that is not there, and be no word on the
-	// endpoint. Where another host gave it, a request is worth it to know.
-	if k.target != "" && !k.recalled && l.manifestsAt(ctx) != nil {
+	// endpoint. Where another host gave one, a request is worth it to know.
+	if (k.target != "" || !own) && !k.recalled && l.manifestsAt(ctx) != nil {
 		l.remember(k)
 	}
 	return l.answer(request, a.Code, labels.Absent, detail)
