@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -128,7 +129,7 @@ func (p *play) line(s *hostile.Server, r hostile.Request) string {
 	case strings.Contains(r.Query, "page=2"):
 		what = "page 2"
 	}
-	if r.Method == "HEAD" {
+	if r.Method == http.MethodHead {
 		what = "HEAD " + what
 	}
 	switch s {
