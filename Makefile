@@ -42,11 +42,14 @@ REGCTL_VERSION        := v0.11.7
 COSIGN_VERSION        := v3.1.3
 COSIGN2_VERSION       := v2.6.1
 
-# The benchmark: BENCH=short has few rounds and no large content, and leaves the
-# documentation alone. Daemons live in BENCHDIR, in memory, so that the disk's syncs,
-# which all contenders pay, do not drown what differs; one case is on disk.
+# The benchmark: BENCH=short has few rounds and no large content. Anything else is
+# flags, of which bin/bench -h tells: BENCH='-scene again,known -contender stock,plugin
+# -runs 5' runs two scenes, BENCH='-scene again -trace' lists their requests. Only the
+# full form changes the documentation. Daemons live in BENCHDIR, in memory, so that the
+# disk's syncs, which all contenders pay, do not drown what differs; one case is on disk.
 BENCH    ?= full
 BENCHDIR ?= /dev/shm
+BENCHFLAGS := $(if $(filter full,$(BENCH)),-write .,$(if $(filter short,$(BENCH)),-short,$(BENCH)))
 
 # What a daemon needs, said before anything is built; integration/daemon says it in the
 # same words. The pattern is bit 21 of the effective capabilities, CAP_SYS_ADMIN.
@@ -101,11 +104,11 @@ check-release: $(TOOLS)/cyclonedx-gomod ## fail where a release is not whole, or
 
 bench: build $(TOOLS)/oras $(TOOLS)/regctl ## measure against every other way to bring referrers, into docs/performance.md (needs root)
 	@cd integration && $(GO) build -o ../bin/bench ./bench
-	@PATH="$(TOOLS):$$PATH" bin/bench -dir $(BENCHDIR) $(if $(filter short,$(BENCH)),-short,-write .)
+	@PATH="$(TOOLS):$$PATH" bin/bench -dir $(BENCHDIR) $(BENCHFLAGS)
 
 waterfall: build ## draw the requests of one pull, into docs/waterfall.svg (needs root)
 	@cd integration && $(GO) build -o ../bin/bench ./bench
-	@bin/bench -dir $(BENCHDIR) -only waterfall -write .
+	@bin/bench -dir $(BENCHDIR) -scene waterfall -write .
 
 bench-go: ## Go's benchmarks of policy, listings and gathering, with allocations
 	TMPDIR=$(BENCHDIR) $(GO) test -run '^$$' -bench . -benchmem ./transfer/...

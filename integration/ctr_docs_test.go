@@ -93,6 +93,7 @@ func TestCtrDocs(t *testing.T) {
 func docsNormal(s string) string {
 	for pattern, with := range map[string]string{
 		`(less than a|about a|an|\d+) (second|minute)s? ago`: "TIME ago",
+		`\(\d+m?\d*s ago\)`:         "(TIME ago)",
 		`"checked": "[^"]*"`:        `"checked": "TIME"`,
 		` +`:                        " ",
 		`asked reg.example.com:\d+`: "asked reg.example.com",

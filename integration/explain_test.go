@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,16 @@ func TestExplain(t *testing.T) {
 	e = explained(t, d, "-u", "user:secret", image)
 	if e.Digest != f.Get(fixture.Image).Digest || !e.Stored {
 		t.Errorf("explained is %s, stored %t", e.Digest, e.Stored)
+	}
+	var used []outcome.MemoryKind
+	for _, m := range e.Memory {
+		if m.Host != reg.Host || !strings.HasSuffix(m.Age, "s") {
+			t.Errorf("remembered is %+v", m)
+		}
+		used = append(used, m.Kind)
+	}
+	if want := []outcome.MemoryKind{outcome.MemoryChallenge, outcome.MemoryConnection, outcome.MemoryToken}; !slices.Equal(used, want) {
+		t.Errorf("remembered are %v, want %v", used, want)
 	}
 	for _, s := range e.Subjects {
 		for _, r := range s.Taken {

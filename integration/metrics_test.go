@@ -117,7 +117,7 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	failing := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, failing)
 	failing.Fail(registry.ReferrersFail(http.StatusBadGateway))
-	unsigned := startRegistry(t, registry.GoContainerRegistry)
+	unsigned := startRegistry(t, registry.GoContainerRegistry, registry.WithToken("user", "secret"))
 	imageAlone(f, t, unsigned)
 
 	pull(t, d, reg.Host+"/app:v1")
@@ -125,7 +125,7 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	pull(t, d, reg.Host+"/unselected:v1")
 	pull(t, d, tags.Host+"/sboms:v1")
 	pull(t, d, failing.Host+"/app:v1")
-	pull(t, d, unsigned.Host+"/app:v1")
+	pull(t, d, unsigned.Host+"/app:v1", "-u", "user:secret")
 	pull(t, d, reg.Host+"/app:v1", "--hosts-dir", mirrored(t, reg, startMirror(t)))
 	for _, image := range []string{"/strict:v1", "/app:nowhere"} {
 		if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", reg.Host+image); err == nil {
@@ -231,6 +231,9 @@ func TestMetrics(t *testing.T) {
 		{"requests_total", []string{"operation=tag", "code=4xx"}},
 		{"requests_total", []string{"operation=manifest", "code=2xx"}},
 		{"requests_total", []string{"operation=blob", "code=2xx"}},
+		{"connections_total", nil},
+		{"answers_total", []string{"protocol=HTTP/1.1"}},
+		{"authorized_total", []string{"token=fetched"}},
 	} {
 		if after.value("transfer_referrers_"+moved.metric, moved.labels...) == 0 {
 			t.Errorf("%s%v did not move", moved.metric, moved.labels)

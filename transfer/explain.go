@@ -8,6 +8,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // explain does what a pull does, but for the image, and stores nothing.
@@ -24,6 +25,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 		return err
 	}
 	defer q.close()
+	ctx = registry.WithRecorder(ctx, &q.recorder)
 
 	name, root, err := q.resolve(ctx)
 	if err != nil {

@@ -25,6 +25,7 @@ func (q *query) explanation(ctx context.Context, root digest.Digest, out *outcom
 			MaxTotalSize: limits.MaxTotalSize, MaxConcurrentDownloads: limits.MaxConcurrentDownloads,
 		},
 		CosignTags: string(q.t.config.Cosign),
+		Memory:     q.recorder.Used(),
 	}
 	if out == nil {
 		return e

@@ -14,6 +14,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // fetch takes the referrers of an image that is stored, and nothing of the image
@@ -39,6 +40,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return err
 	}
 	defer q.close()
+	ctx = registry.WithRecorder(ctx, &q.recorder)
 
 	name, root, err := q.storedImage(ctx)
 	if err != nil {

@@ -27,6 +27,7 @@ type query struct {
 	opened          *source.Source // src, nil where its registry cannot be asked
 	clientSelection *api.Selection // the client's selection, nil where it sent none
 	progress        transfer.ProgressFunc
+	recorder        registry.Recorder // of explain and fetch
 
 	// Set by govern, once the image is resolved.
 	name      string
@@ -63,7 +64,7 @@ func (t *Transferrer) open(ctx context.Context, end any) (*source.Source, error)
 	if err != nil {
 		return nil, err
 	}
-	opened.Remember(&t.memory)
+	opened.UseSessions(&t.sessions)
 	return opened, nil
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
-	"github.com/transfer-referrers/transfer-referrers/transfer/source"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
@@ -57,7 +56,7 @@ type Transferrer struct {
 	config       Config
 	labeler      *stored.Labeler
 	pushLocks    push.Locks
-	memory       source.Memory
+	sessions     registry.Sessions
 	notices      registry.Notices
 	capabilities registry.Capabilities
 }
@@ -66,7 +65,9 @@ var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
 func New(config Config) *Transferrer {
-	return &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	t := &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	t.sessions.Observer = config.Metrics
+	return t
 }
 
 // Transfer implements transfer.Transferrer. The combinations of source and

@@ -31,11 +31,11 @@ func clientPull(referrers bool) func(context.Context, *daemon.Daemon, *stage) er
 		if referrers {
 			store := d.Client.ContentStore()
 			opts = append(opts, containerd.WithImageHandlerWrapper(func(h images.Handler) images.Handler {
-				with := images.SetReferrers(&provider{resolver, st.img.ref}, h.Handle)
+				with := images.SetReferrers(&provider{resolver, st.ref()}, h.Handle)
 				return images.SetChildrenLabels(store, with)
 			}))
 		}
-		_, err := d.Client.Pull(ctx, st.img.ref, opts...)
+		_, err := d.Client.Pull(ctx, st.ref(), opts...)
 		return err
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 
 	imagestore "github.com/containerd/containerd/v2/core/transfer/image"
 	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
@@ -25,6 +24,7 @@ const (
 	orasKey         = "oras"
 	regctlKey       = "regctl"
 	pluginKey       = "plugin"
+	idleKey         = "idle"
 )
 
 // contender is one way to bring an image, with or without its referrers.
@@ -37,16 +37,16 @@ type contender struct {
 	pull             func(ctx context.Context, d *daemon.Daemon, st *stage) error
 }
 
-// contenders are all of them. The stock daemon is the same program, its plugin
-// inert; the other's plugin has its defaults.
-func contenders(stock, plugin *daemon.Daemon) []*contender {
+// contenders are all of them.
+func contenders(n nodes) []*contender {
 	return []*contender{
-		{stockKey, "stock containerd, no referrers", stock, false, false, transferPull},
-		{pluginKey, "**this plugin**", plugin, true, false, transferPull},
-		{clientKey, "containerd's client, no referrers", stock, false, false, clientPull(false)},
-		{setReferrersKey, "containerd's client, `images.SetReferrers`", stock, true, false, clientPull(true)},
-		{orasKey, "stock, then `oras discover`, `oras pull`", stock, true, true, then(oras)},
-		{regctlKey, "stock, then `regctl artifact list`, `artifact get`", stock, true, true, then(regctl)},
+		{stockKey, "stock containerd, no referrers", n.stock, false, false, transferPull},
+		{idleKey, "this plugin, no rule matches", n.idle, false, false, transferPull},
+		{pluginKey, "**this plugin**", n.plugin, true, false, transferPull},
+		{clientKey, "containerd's client, no referrers", n.stock, false, false, clientPull(false)},
+		{setReferrersKey, "containerd's client, `images.SetReferrers`", n.stock, true, false, clientPull(true)},
+		{orasKey, "stock, then `oras discover`, `oras pull`", n.stock, true, true, then(oras)},
+		{regctlKey, "stock, then `regctl artifact list`, `artifact get`", n.stock, true, true, then(regctl)},
 	}
 }
 
@@ -56,12 +56,12 @@ func transferPull(ctx context.Context, d *daemon.Daemon, st *stage) error {
 	if st.auth {
 		opts = append(opts, ociregistry.WithCredentials(credentials{}))
 	}
-	src, err := ociregistry.NewOCIRegistry(ctx, st.img.ref, opts...)
+	src, err := ociregistry.NewOCIRegistry(ctx, st.ref(), opts...)
 	if err != nil {
 		return err
 	}
 	here := platforms.DefaultSpec()
-	return d.Client.Transfer(ctx, src, imagestore.NewStore(st.img.ref, imagestore.WithPlatforms(here), imagestore.WithUnpack(here, "")))
+	return d.Client.Transfer(ctx, src, imagestore.NewStore(st.ref(), imagestore.WithPlatforms(here), imagestore.WithUnpack(here, "")))
 }
 
 type credentials struct{}
@@ -85,9 +85,6 @@ func then(tool func(context.Context, *stage, ocispec.Descriptor) error) func(con
 		return nil
 	}
 }
-
-// at names a manifest of the image's repository.
-func (st *stage) at(dgst string) string { return strings.TrimSuffix(st.img.ref, ":v1") + "@" + dgst }
 
 func oras(ctx context.Context, st *stage, subject ocispec.Descriptor) error {
 	flags := []string{"--ca-file", st.ca}
@@ -115,7 +112,7 @@ func oras(ctx context.Context, st *stage, subject ocispec.Descriptor) error {
 }
 
 func regctl(ctx context.Context, st *stage, subject ocispec.Descriptor) error {
-	host := "reg=" + st.reg.Host + ",tls=insecure"
+	host := "reg=" + st.link.Host + ",tls=insecure"
 	if st.auth {
 		host += ",user=" + user + ",pass=" + password
 	}

@@ -60,19 +60,19 @@ func layer(seed uint64, size int) (gzipped []byte, diffID digest.Digest, err err
 
 // image is what a repository holds.
 type image struct {
-	ref             string
+	repository      string
 	index, manifest ocispec.Descriptor
 	referrers       []ocispec.Descriptor // of both
 	blobs           []digest.Digest      // of the referrers, the empty config left out
 }
 
 // pushImage puts an index with one manifest for this platform, and one for another,
-// under the tag v1.
-func pushImage(ctx context.Context, reg *registry.Registry, repository string, layers, layerSize int) (*image, error) {
+// under the tag v1. Images of another seed have other layers.
+func pushImage(ctx context.Context, reg *registry.Registry, repository string, seed uint64, layers, layerSize int) (*image, error) {
 	config := ocispec.Image{Platform: platforms.DefaultSpec(), RootFS: ocispec.RootFS{Type: "layers"}}
 	var descs []ocispec.Descriptor
 	for i := range layers {
-		data, diffID, err := layer(uint64(i), layerSize)
+		data, diffID, err := layer(seed+uint64(i), layerSize)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func pushImage(ctx context.Context, reg *registry.Registry, repository string, l
 	if err != nil {
 		return nil, err
 	}
-	return &image{ref: reg.Host + "/" + repository + ":v1", index: index, manifest: manifests[0]}, nil
+	return &image{repository: repository, index: index, manifest: manifests[0]}, nil
 }
 
 func put(ctx context.Context, reg *registry.Registry, repository, tag, mediaType string, v any) (ocispec.Descriptor, error) {
@@ -124,15 +124,15 @@ func put(ctx context.Context, reg *registry.Registry, repository, tag, mediaType
 
 // attach puts an artifact with one blob, whose file has a name as oras attach
 // gives it, onto a subject.
-func (i *image) attach(ctx context.Context, reg *registry.Registry, repository string, subject ocispec.Descriptor, artifactType string, blob []byte) error {
-	if _, err := reg.PushBlob(ctx, repository, ocispec.DescriptorEmptyJSON.Data); err != nil {
-		return err
+func (i *image) attach(ctx context.Context, reg *registry.Registry, subject ocispec.Descriptor, artifactType string, blob []byte) (ocispec.Descriptor, error) {
+	if _, err := reg.PushBlob(ctx, i.repository, ocispec.DescriptorEmptyJSON.Data); err != nil {
+		return ocispec.Descriptor{}, err
 	}
-	dgst, err := reg.PushBlob(ctx, repository, blob)
+	dgst, err := reg.PushBlob(ctx, i.repository, blob)
 	if err != nil {
-		return err
+		return ocispec.Descriptor{}, err
 	}
-	desc, err := put(ctx, reg, repository, "", ocispec.MediaTypeImageManifest, ocispec.Manifest{
+	desc, err := put(ctx, reg, i.repository, "", ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		ArtifactType: artifactType, Config: ocispec.DescriptorEmptyJSON,
 		Layers: []ocispec.Descriptor{{MediaType: "application/octet-stream", Digest: dgst, Size: int64(len(blob)),
@@ -140,9 +140,9 @@ func (i *image) attach(ctx context.Context, reg *registry.Registry, repository s
 		Subject: &ocispec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 	})
 	if err != nil {
-		return err
+		return desc, err
 	}
 	i.referrers = append(i.referrers, desc)
 	i.blobs = append(i.blobs, dgst)
-	return nil
+	return desc, nil
 }

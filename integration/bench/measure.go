@@ -23,41 +23,83 @@ import (
 type sample struct {
 	time        time.Duration
 	requests    int
-	connections int
+	http2       int   // of the requests
+	connections int   // that were opened
 	bytes       int64 // of answers' bodies
 	peak        int64 // the daemon's resident memory, bytes
 }
 
-// round has the contender pull the image once, with nothing of it on the node
-// unless the scene says so.
-func round(ctx context.Context, c *contender, st *stage) (sample, error) {
-	if err := remove(ctx, c.daemon, st); err != nil {
-		return sample{}, err
-	}
-	if st.again {
+// round has the contender pull the image once from a registry behind a link of its own,
+// onto a node that has nothing unless the scene says so.
+func round(ctx context.Context, c *contender, st *stage) (s sample, err error) {
+	err = st.visit(ctx, c, func() error {
+		if err := resetPeak(c.daemon); err != nil {
+			return err
+		}
+		opened := len(st.link.Connections())
+		st.reg.Reset()
+		began := time.Now()
 		if err := c.pull(ctx, c.daemon, st); err != nil {
-			return sample{}, err
+			return err
+		}
+		s.time = time.Since(began)
+		s.connections = len(st.link.Connections()) - opened
+		requests := st.reg.Requests()
+		for _, r := range requests {
+			s.bytes += r.Bytes
+			if r.Proto == "HTTP/2.0" {
+				s.http2++
+			}
+		}
+		s.requests = len(requests)
+		if s.peak, err = peak(c.daemon); err != nil {
+			return err
+		}
+		return check(ctx, c, st, requests)
+	})
+	return s, err
+}
+
+// visit calls pull with the registry behind a new link, once the daemon has done what
+// the scene asks for. It leaves nothing in the daemon.
+func (st *stage) visit(ctx context.Context, c *contender, pull func() error) (err error) {
+	if err := st.connect(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.disconnect()) }()
+	if err := st.prepare(ctx, c); err != nil {
+		return err
+	}
+	return errors.Join(pull(), remove(ctx, c.daemon, st))
+}
+
+// prepare has the daemon do what it is to have done before.
+func (st *stage) prepare(ctx context.Context, c *contender) error {
+	if err := remove(ctx, c.daemon, st); err != nil {
+		return err
+	}
+	switch st.before {
+	case other:
+		if err := c.pull(ctx, c.daemon, st.of(st.other)); err != nil {
+			return err
+		}
+		return remove(ctx, c.daemon, st.of(st.other))
+	case same, restarted:
+		if err := c.pull(ctx, c.daemon, st); err != nil {
+			return err
 		}
 	}
-	st.reg.Reset()
-	if err := resetPeak(c.daemon); err != nil {
-		return sample{}, err
+	if st.before != restarted {
+		return nil
 	}
-	began := time.Now()
-	err := c.pull(ctx, c.daemon, st)
-	s := sample{time: time.Since(began)}
-	if err != nil {
-		return s, err
+	if err := c.daemon.Kill(); err != nil {
+		return err
 	}
-	if s.peak, err = peak(c.daemon); err != nil {
-		return s, err
+	if err := c.daemon.Restart(ctx); err != nil {
+		return err
 	}
-	requests := st.reg.Requests()
-	s.requests, s.connections = len(requests), st.reg.Connections()
-	for _, r := range requests {
-		s.bytes += r.Bytes
-	}
-	return s, check(ctx, c, st, requests)
+	_, err := stored(ctx, c.daemon) // and the new client is connected
+	return err
 }
 
 // check fails where a contender did not bring what it is there for.
@@ -90,7 +132,7 @@ func check(ctx context.Context, c *contender, st *stage, requests []registry.Req
 
 // remove takes the image away and fails where any content or snapshot stays.
 func remove(ctx context.Context, d *daemon.Daemon, st *stage) error {
-	err := d.Client.ImageService().Delete(ctx, st.img.ref, images.SynchronousDelete())
+	err := d.Client.ImageService().Delete(ctx, st.ref(), images.SynchronousDelete())
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 )
@@ -17,19 +18,22 @@ type result struct {
 
 // compare runs all contenders in turn, round by round, each round beginning with
 // another of them: what the machine does meanwhile falls on all alike.
-func compare(ctx context.Context, log io.Writer, s scene, rounds int, all []*contender) (_ []result, err error) {
-	st, err := s.setUp(ctx)
+func (o options) compare(ctx context.Context, log io.Writer, s scene, all []*contender) (_ []result, err error) {
+	st, err := s.setUp(ctx, o.roundTrip)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = cmp.Or(err, st.close()) }()
-	results := make([]result, len(all))
-	for i, c := range all {
-		results[i].contender = c
+	var results []result
+	for _, c := range all {
+		if slices.Contains(s.contenders, c.key) && o.wantsContender(c.key) {
+			results = append(results, result{contender: c})
+		}
 	}
+	began, rounds := time.Now(), s.rounds(o)
 	for n := range rounds + 1 {
-		for i := range all {
-			r := &results[(n+i)%len(all)]
+		for i := range results {
+			r := &results[(n+i)%len(results)]
 			sample, err := round(ctx, r.contender, st)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", s.key, r.key, err)
@@ -37,12 +41,9 @@ func compare(ctx context.Context, log io.Writer, s scene, rounds int, all []*con
 			if n > 0 { // the first warms up
 				r.samples = append(r.samples, sample)
 			}
-			if err := remove(ctx, r.daemon, st); err != nil {
-				return nil, err
-			}
 		}
-		fmt.Fprintf(log, "%s: round %d of %d\n", s.key, n, rounds)
 	}
+	fmt.Fprintf(log, "%s: %d rounds in %s\n", s.key, rounds, time.Since(began).Round(time.Second/10))
 	return results, nil
 }
 
@@ -73,16 +74,22 @@ func (r result) spread() float64 {
 	return float64(values[(3*n+2)/4]-values[n/4]) / 2 / float64(r.time())
 }
 
-func find(results []result, key string) result {
-	for _, r := range results {
-		if r.key == key {
-			return r
+// find returns nil where the contender did not take part.
+func find(results []result, key string) *result {
+	for i := range results {
+		if results[i].key == key {
+			return &results[i]
 		}
 	}
-	panic("no contender " + key) // a bug here, not in what is measured
+	return nil
 }
 
-// ratio is the plugin's median time over another contender's.
-func ratio(results []result, other string) float64 {
-	return float64(find(results, pluginKey).time()) / float64(find(results, other).time())
+// ratio is one contender's median time over another's, not a number where one of them
+// did not take part.
+func ratio(results []result, of, over string) float64 {
+	a, b := find(results, of), find(results, over)
+	if a == nil || b == nil {
+		return math.NaN()
+	}
+	return float64(a.time()) / float64(b.time())
 }

@@ -57,7 +57,7 @@ type scaled struct {
 // crowd attaches the referrers to the image's index; one in a hundred is wanted
 // where the rule wants only some.
 func crowd(ctx context.Context, st *stage, of crowdOf) (*image, error) {
-	img, err := pushImage(ctx, st.reg, of.repository, 1, 4<<10)
+	img, err := pushImage(ctx, st.reg, of.repository, 0, 1, 4<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func crowd(ctx context.Context, st *stage, of crowdOf) (*image, error) {
 		if i%100 == 0 {
 			artifactType = wanted
 		}
-		if err := img.attach(ctx, st.reg, of.repository, img.index, artifactType, random(uint64(5000+i), of.size)); err != nil {
+		if _, err := img.attach(ctx, st.reg, img.index, artifactType, random(uint64(5000+i), of.size)); err != nil {
 			return nil, err
 		}
 	}
@@ -74,14 +74,15 @@ func crowd(ctx context.Context, st *stage, of crowdOf) (*image, error) {
 }
 
 // scale measures how a pull grows with its referrers.
-func scale(ctx context.Context, log io.Writer, d *daemon.Daemon, short bool) (_ *scaled, err error) {
+func (o options) scale(ctx context.Context, log io.Writer, d *daemon.Daemon) (_ *scaled, err error) {
 	rounds, counts, out := 5, []int{1, 10, 100, 250, 500, 750, 1000}, &scaled{hugeSize: 1 << 30}
-	if short {
+	if o.short {
 		rounds, counts, out.hugeSize = 1, []int{1, 10, 100}, 64*mebibyte
 	}
+	rounds = cmp.Or(o.rounds, rounds)
 	plugin := &contender{key: pluginKey, daemon: d, pull: transferPull}
 	// Without delays: what is measured is the work.
-	near, err := open(registry.WithTLS())
+	near, err := open(0)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func scale(ctx context.Context, log io.Writer, d *daemon.Daemon, short bool) (_ 
 		return nil, err
 	}
 	out.bare, out.hundred, out.huge = samples[0], samples[1], samples[2]
-	far, err := open(registry.WithTLS(), registry.WithDelay(delay), registry.WithPageSize(pageSize))
+	far, err := open(o.roundTrip, registry.WithPageSize(pageSize))
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +131,9 @@ func alternate(ctx context.Context, log io.Writer, rounds int, c *contender, st 
 			return nil, err
 		}
 	}
+	began := time.Now()
 	for n := range rounds + 1 {
-		for i, of := range crowds {
+		for i := range crowds {
 			st.img = images[i]
 			s, err := round(ctx, c, st)
 			if err != nil {
@@ -140,12 +142,9 @@ func alternate(ctx context.Context, log io.Writer, rounds int, c *contender, st 
 			if n > 0 {
 				samples[i] = append(samples[i], s)
 			}
-			if err := remove(ctx, c.daemon, st); err != nil {
-				return nil, err
-			}
-			fmt.Fprintf(log, "scale: round %d of %d, %s in %s\n", n, rounds, of.repository, s.time.Round(time.Millisecond))
 		}
 	}
+	fmt.Fprintf(log, "scale: %d rounds in %s\n", rounds, time.Since(began).Round(time.Second/10))
 	var out []sample
 	for _, of := range samples {
 		out = append(out, sample{

@@ -1,131 +1,131 @@
 package main
 
-import (
-	"context"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
-	"time"
-
-	"github.com/transfer-referrers/transfer-referrers/integration/registry"
-)
-
-// scene is one case of the benchmark: an image in a registry.
+// scene is one case of the benchmark: an image in a registry, and what the daemon did
+// before it pulls that.
 type scene struct {
 	key, title string
-	auth       bool
-	// again pulls an image that is there already.
-	again bool
+	auth       bool // with tokens
+	http2      bool // offered by the registry
+	before
 	// disk has the daemons live in the default place for temporary files.
 	disk bool
 	// layers of layerSize bytes, onIndex referrers of its index and
-	// onManifest of its manifest, of 4 KiB each.
+	// onManifest of its manifest, of 4 KiB each; nested has one more on each.
 	layers, layerSize   int
 	onIndex, onManifest int
+	nested              bool
+	contenders          []string // by key
 	// rounds are those of the full and of the short form; 0 leaves it out.
 	full, short int
 	// targets are what the ratio to a contender may be at most.
 	targets map[string]float64
 }
 
+// before is what the daemon did before the pull that is measured.
+type before int
+
+const (
+	nothing   before = iota // it has never heard of the registry
+	other                   // it pulled another image from it
+	same                    // it pulled the image
+	restarted               // the same, and was killed and started again
+)
+
 const (
 	mebibyte = 1 << 20
-	delay    = 20 * time.Millisecond
 	user     = "user"
 	password = "secret"
 )
 
+// Those who take part.
+var (
+	everyone = []string{stockKey, pluginKey, clientKey, setReferrersKey, orasKey, regctlKey}
+	two      = []string{stockKey, pluginKey}
+	three    = []string{stockKey, idleKey, pluginKey}
+)
+
 // scenes are all cases, in the order of the report.
-var scenes = []scene{
-	{key: "small-auth", title: "Small image, token auth", auth: true, layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
-		full: 15, short: 3, targets: map[string]float64{stockKey: 0.88, setReferrersKey: 0.75, orasKey: 0.50}},
-	{key: "small-anonymous", title: "Small image, no auth", layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
-		full: 15, short: 3, targets: map[string]float64{stockKey: 1.00, setReferrersKey: 0.75, orasKey: 0.50}},
-	{key: "large", title: "Large image (3 layers of 100 MiB), 10 referrers, token auth", auth: true, layers: 3, layerSize: 100 * mebibyte, onIndex: 5, onManifest: 5,
-		full: 5, targets: map[string]float64{stockKey: 1.02, setReferrersKey: 0.75}},
-	{key: "none", title: "Small image without referrers, token auth", auth: true, layers: 1, layerSize: mebibyte,
-		full: 15, short: 3, targets: map[string]float64{stockKey: 0.88}},
-	{key: "again", title: "Pull again of an unchanged image, token auth", auth: true, again: true, layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
-		full: 15, short: 3, targets: map[string]float64{stockKey: 1.00}},
-	{key: "again-anonymous", title: "Pull again of an unchanged image, no auth", again: true, layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
-		full: 15, short: 3, targets: map[string]float64{stockKey: 1.00}},
-	{key: "disk", title: "Small image, token auth, content on disk", disk: true, auth: true, layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
-		full: 15},
+var scenes = append(smallScenes(), []scene{
+	{key: "none", title: "First pull of a small image without referrers, token auth", auth: true, layers: 1, layerSize: mebibyte,
+		contenders: everyone, full: 9, short: 2, targets: map[string]float64{stockKey: 0.88}},
+	{key: "large", title: "First pull of a large image (3 layers of 100 MiB), 10 referrers, token auth", auth: true,
+		layers: 3, layerSize: 100 * mebibyte, onIndex: 5, onManifest: 5,
+		contenders: everyone, full: 9, targets: map[string]float64{stockKey: 1.02, setReferrersKey: 0.75}},
+	{key: "large-h2", title: "First pull of a large image, 10 referrers, token auth, HTTP/2", auth: true, http2: true,
+		layers: 3, layerSize: 100 * mebibyte, onIndex: 5, onManifest: 5, contenders: two, full: 9},
+	{key: "again-100", title: "Pulled again, 100 referrers with a referrer each, token auth", auth: true, before: same,
+		layers: 1, layerSize: mebibyte, onIndex: 100, nested: true, contenders: three, full: 5, short: 1},
+	{key: "again-100-h2", title: "Pulled again, 100 referrers with a referrer each, token auth, HTTP/2", auth: true, http2: true, before: same,
+		layers: 1, layerSize: mebibyte, onIndex: 100, nested: true, contenders: three, full: 5},
+	{key: "disk", title: "First pull of a small image, token auth, content on disk", disk: true, auth: true,
+		layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1, contenders: []string{stockKey, pluginKey, setReferrersKey}, full: 9},
+}...)
+
+// kinds are those of registries, and how keys and titles call them.
+var kinds = []struct {
+	key, title  string
+	auth, http2 bool
+}{
+	{"", "token auth", true, false},
+	{"-anonymous", "no auth", false, false},
+	{"-h2", "token auth, HTTP/2", true, true},
+	{"-anonymous-h2", "no auth, HTTP/2", false, true},
 }
 
-func (s scene) rounds(short bool) int {
-	if short {
+// smalls are what is done with a small image at each kind of registry.
+var smalls = []struct {
+	key, title string
+	before     before
+}{
+	{"first", "First pull of a small image", nothing},
+	{"known", "Another image of a known registry", other},
+	{"again", "Pulled again, unchanged", same},
+	{"restarted", "Pulled again after the daemon was restarted", restarted},
+}
+
+// smallTargets are by key.
+var smallTargets = map[string]map[string]float64{
+	"first":           {stockKey: 0.88, setReferrersKey: 0.75, orasKey: 0.50},
+	"first-anonymous": {stockKey: 1.00, setReferrersKey: 0.75, orasKey: 0.50},
+	"again":           {stockKey: 1.00},
+	"again-anonymous": {stockKey: 1.00},
+}
+
+// smallScenes are a small image's at each kind of registry. All contenders are at
+// those of HTTP/1.1, which is what containerd's own clients speak to any registry.
+func smallScenes() []scene {
+	var out []scene
+	for _, small := range smalls {
+		for _, kind := range kinds {
+			s := scene{
+				key: small.key + kind.key, title: small.title + ", " + kind.title,
+				auth: kind.auth, http2: kind.http2, before: small.before,
+				layers: 1, layerSize: mebibyte, onIndex: 1, onManifest: 1,
+				contenders: two, full: 9, short: 3, targets: smallTargets[small.key+kind.key],
+			}
+			if s.column() != "" {
+				s.contenders = everyone
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// column is how the README's table calls the scene; empty leaves it out.
+func (s scene) column() string {
+	return map[string]string{
+		"first": "first pull", "first-anonymous": "no auth", "large": "large", "none": "no referrers",
+		"known": "known registry", "again": "pulled again",
+	}[s.key]
+}
+
+func (s scene) rounds(o options) int {
+	switch {
+	case o.rounds > 0:
+		return o.rounds
+	case o.short:
 		return s.short
 	}
 	return s.full
 }
-
-// stage is a scene that is set up.
-type stage struct {
-	scene
-	reg  *registry.Registry
-	img  *image
-	dir  string // temporary
-	ca   string
-	host string // hosts directory
-}
-
-func (s scene) setUp(ctx context.Context) (*stage, error) {
-	opts := []registry.Option{registry.WithTLS(), registry.WithDelay(delay)}
-	if s.auth {
-		opts = append(opts, registry.WithToken(user, password))
-	}
-	st, err := open(opts...)
-	if err != nil {
-		return nil, err
-	}
-	st.scene = s
-	if st.img, err = pushImage(ctx, st.reg, "app", s.layers, s.layerSize); err == nil {
-		err = st.attach(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, st.close())
-	}
-	return st, nil
-}
-
-// open starts a registry and writes the hosts directory that trusts it.
-func open(opts ...registry.Option) (*stage, error) {
-	reg, err := registry.Start(registry.Olareg, opts...)
-	if err != nil {
-		return nil, err
-	}
-	st := &stage{reg: reg}
-	if st.dir, err = os.MkdirTemp("", "bench-"); err != nil {
-		return nil, errors.Join(err, reg.Close())
-	}
-	st.host = filepath.Join(st.dir, "hosts")
-	here := filepath.Join(st.host, strings.ReplaceAll(reg.Host, ":", "_")+"_")
-	st.ca = filepath.Join(st.dir, "ca.pem")
-	err = errors.Join(
-		os.MkdirAll(here, 0o755),
-		os.WriteFile(st.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: reg.Certificate()}), 0o644),
-		os.WriteFile(filepath.Join(here, "hosts.toml"), fmt.Appendf(nil, "server = %q\nca = %q\n", reg.URL(), st.ca), 0o644))
-	if err != nil {
-		return nil, errors.Join(err, st.close())
-	}
-	return st, nil
-}
-
-func (st *stage) attach(ctx context.Context) error {
-	for n := range st.onIndex + st.onManifest {
-		subject, artifactType := st.img.index, signature
-		if n >= st.onIndex {
-			subject, artifactType = st.img.manifest, attestation
-		}
-		if err := st.img.attach(ctx, st.reg, "app", subject, artifactType, random(uint64(1000+n), 4<<10)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (st *stage) close() error { return errors.Join(st.reg.Close(), os.RemoveAll(st.dir)) }

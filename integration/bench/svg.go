@@ -21,13 +21,14 @@ const (
 	ours    = "a" // this plugin, and the referrers
 	theirs  = "b" // all else, and the image
 	auxil   = "c" // authorization
+	links   = "d" // connections
 	mutedFg = "m"
 )
 
 const style = `<style>
 text{font:12px system-ui,sans-serif;fill:#1f2328}.m{fill:#59636e}.h{font-weight:600;font-size:13px}
-.a{fill:#0969da}.b{fill:#8c959f}.c{fill:#bf8700}.line{stroke:#d1d9e0;fill:none}.pa{stroke:#0969da;fill:none;stroke-width:2}
-@media (prefers-color-scheme:dark){text{fill:#f0f6fc}.m{fill:#9198a1}.a{fill:#4493f8}.b{fill:#656c76}.c{fill:#d29922}.line{stroke:#3d444d}.pa{stroke:#4493f8}}
+.a{fill:#0969da}.b{fill:#8c959f}.c{fill:#bf8700}.d{fill:#8250df}.line{stroke:#d1d9e0;fill:none}.pa{stroke:#0969da;fill:none;stroke-width:2}
+@media (prefers-color-scheme:dark){text{fill:#f0f6fc}.m{fill:#9198a1}.a{fill:#4493f8}.b{fill:#656c76}.c{fill:#d29922}.d{fill:#ab7df8}.line{stroke:#3d444d}.pa{stroke:#4493f8}}
 </style>`
 
 func (s *svg) text(x, y float64, class, anchor, format string, args ...any) {

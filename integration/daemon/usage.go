@@ -2,13 +2,16 @@ package daemon
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Usage is what a daemon holds.
@@ -69,4 +72,29 @@ func (d *Daemon) goroutines(ctx context.Context, detail int) (string, error) {
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	return string(data), err
+}
+
+// CPU returns how much time the daemon, and the processes that it waited for, have spent
+// on the CPU since it started.
+func (d *Daemon) CPU() (time.Duration, error) {
+	path := fmt.Sprintf("/proc/%d/stat", d.PID())
+	stat, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	// proc_pid_stat(5): the name, field 2, may hold anything; utime, stime, cutime and
+	// cstime are the fields 14 to 17, in hundredths of a second.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 15 {
+		return 0, fmt.Errorf("%s has too few fields: %s", path, stat)
+	}
+	var ticks int64
+	for _, field := range fields[11:15] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / 100), nil
 }

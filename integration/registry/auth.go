@@ -33,7 +33,7 @@ func (r *Registry) authorized(next http.Handler) http.Handler {
 			ok := r.tokens[token]
 			r.mu.Unlock()
 			if !ok {
-				challenge := fmt.Sprintf(`Bearer realm="%s%s",service="test",scope="%s"`, r.front.URL, tokenPath, scope(q))
+				challenge := fmt.Sprintf(`Bearer realm="%s",service="test",scope="%s"`, r.realm(q), scope(q))
 				if token != "" {
 					challenge += `,error="invalid_token"`
 				}
@@ -44,6 +44,16 @@ func (r *Registry) authorized(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, q)
 	})
+}
+
+// realm is the token service's address, on the host that the client knows: it may have
+// come through a proxy.
+func (r *Registry) realm(q *http.Request) string {
+	scheme := "http"
+	if r.o.tls {
+		scheme = "https"
+	}
+	return scheme + "://" + q.Host + tokenPath
 }
 
 func scope(q *http.Request) string {

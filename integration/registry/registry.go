@@ -52,6 +52,9 @@ type Request struct {
 	// written; Bytes is how long the answer's body was.
 	Start, End time.Time
 	Bytes      int64
+	// Remote is the client's end of the connection, Proto what it speaks on it,
+	// "HTTP/1.1" or "HTTP/2.0".
+	Remote, Proto string
 }
 
 func (r Request) String() string { return fmt.Sprintf("%s %s %d", r.Method, r.Path, r.Code) }
@@ -80,7 +83,7 @@ type Registry struct {
 type Fault func(w http.ResponseWriter, r *http.Request) bool
 
 type options struct {
-	tls            bool
+	tls, http2     bool
 	user, password string
 	token          bool
 	basic          bool
@@ -95,6 +98,10 @@ type Option func(*options)
 
 // WithTLS makes the front speak HTTPS, with the certificate of httptest.
 func WithTLS() Option { return func(o *options) { o.tls = true } }
+
+// WithHTTP2 makes the front offer HTTP/2 beside HTTP/1.1, as public registries do
+// (RFC 7301). It needs WithTLS.
+func WithHTTP2() Option { return func(o *options) { o.http2 = true } }
 
 // WithClientCertificate makes the front demand a certificate of its clients, any.
 // It needs WithTLS.
@@ -155,8 +162,12 @@ func Start(kind Kind, opts ...Option) (*Registry, error) {
 	}
 	r.back = httptest.NewServer(handler)
 	r.Backend = r.back.URL
-	front := r.counted(http.StripPrefix(r.o.prefix, r.faulty(r.authorized(handler))))
-	r.front = httptest.NewUnstartedServer(front)
+	r.startFront(r.counted(http.StripPrefix(r.o.prefix, r.faulty(r.authorized(handler)))))
+	return r, nil
+}
+
+func (r *Registry) startFront(handler http.Handler) {
+	r.front = httptest.NewUnstartedServer(handler)
 	r.front.Config.ConnState = r.connected
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that try TLS first
 	if r.o.tls {
@@ -164,12 +175,14 @@ func Start(kind Kind, opts ...Option) (*Registry, error) {
 		if r.o.clientCert {
 			r.front.TLS.ClientAuth = tls.RequireAnyClientCert
 		}
+		if r.o.http2 {
+			r.front.EnableHTTP2, r.front.TLS.NextProtos = true, []string{"h2", "http/1.1"}
+		}
 		r.front.StartTLS()
 	} else {
 		r.front.Start()
 	}
 	r.Host = r.front.Listener.Addr().(*net.TCPAddr).String()
-	return r, nil
 }
 
 // Close ends the registry.

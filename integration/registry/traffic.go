@@ -52,7 +52,10 @@ func (r *Registry) connected(_ net.Conn, state http.ConnState) {
 func (r *Registry) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		// Registries write into what they are given.
-		made := Request{Method: q.Method, Path: q.URL.RequestURI(), Header: q.Header.Clone(), Start: time.Now()}
+		made := Request{
+			Method: q.Method, Path: q.URL.RequestURI(), Header: q.Header.Clone(),
+			Start: time.Now(), Remote: q.RemoteAddr, Proto: q.Proto,
+		}
 		if r.o.delay > 0 {
 			time.Sleep(r.o.delay)
 		}

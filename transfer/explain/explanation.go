@@ -18,6 +18,8 @@ type Explanation struct {
 	// Limits are those in force, CosignTags says when cosign's own tags are asked for.
 	Limits     Limits `json:"limits,omitzero"`
 	CosignTags string `json:"cosignTags,omitempty"`
+	// Memory is what the requests used of what the daemon remembers of the registry.
+	Memory []outcome.Memory `json:"memory"`
 	// Refused says why the pull would fail; empty where it would succeed.
 	Refused string `json:"refused,omitempty"`
 	// TimedOut says that the limit of time ended the search.

@@ -39,6 +39,9 @@ const (
 	hostRegistry = "registry"
 	hostMirror   = "mirror"
 
+	tokenFetched    = "fetched"
+	tokenRemembered = "remembered"
+
 	otherSet = "other"
 	noCode   = "none"
 )
@@ -80,6 +83,36 @@ func (m *Metrics) Request(op registry.Operation, code int) {
 		return
 	}
 	m.requests.WithLabelValues(string(op), codeClass(code)).Inc()
+}
+
+// Connected implements registry.Observer.
+func (m *Metrics) Connected() {
+	if m != nil {
+		m.connections.Inc()
+	}
+}
+
+// Requested implements registry.Observer. It counts the requests of images as well.
+func (m *Metrics) Requested(protocol string) {
+	if m == nil {
+		return
+	}
+	if protocol != "HTTP/2.0" {
+		protocol = "HTTP/1.1"
+	}
+	m.protocols.WithLabelValues(protocol).Inc()
+}
+
+// Authorized implements registry.Observer.
+func (m *Metrics) Authorized(remembered bool) {
+	if m == nil {
+		return
+	}
+	source := tokenFetched
+	if remembered {
+		source = tokenRemembered
+	}
+	m.tokens.WithLabelValues(source).Inc()
 }
 
 func hostKind(a outcome.Answer) string {

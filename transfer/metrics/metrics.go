@@ -28,9 +28,16 @@ type Metrics struct {
 	wait     prometheus.Histogram
 	requests *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+
+	connections prometheus.Counter
+	protocols   *prometheus.CounterVec
+	tokens      *prometheus.CounterVec
 }
 
-var _ prometheus.Collector = (*Metrics)(nil)
+var (
+	_ prometheus.Collector = (*Metrics)(nil)
+	_ registry.Observer    = (*Metrics)(nil)
+)
 
 // waitBuckets are in seconds. The default of the key timeout is 30.
 var waitBuckets = []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
@@ -41,11 +48,15 @@ func New() *Metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "transfer", Subsystem: "referrers", Name: name, Help: help}, labels)
 	}
 	m := &Metrics{
-		pulls:    counter("pulls_total", "Pulls, by their outcome.", "outcome"),
-		listings: counter("listings_total", "Answers of hosts to what refers to a subject, by status, kind of host and way of asking.", "status", "host", "via"),
-		taken:    counter("taken_total", "Referrers that were taken, by the set of their artifact type.", "set"),
-		requests: counter("requests_total", "Requests to registry hosts, by operation and class of the HTTP status.", "operation", "code"),
-		refusals: counter("refusals_total", "What a limit refused or cut, by limit.", "limit"),
+		pulls:     counter("pulls_total", "Pulls, by their outcome.", "outcome"),
+		listings:  counter("listings_total", "Answers of hosts to what refers to a subject, by status, kind of host and way of asking.", "status", "host", "via"),
+		taken:     counter("taken_total", "Referrers that were taken, by the set of their artifact type.", "set"),
+		requests:  counter("requests_total", "Requests to registry hosts, by operation and class of the HTTP status.", "operation", "code"),
+		refusals:  counter("refusals_total", "What a limit refused or cut, by limit.", "limit"),
+		protocols: counter("answers_total", "Answers of registries, token services and storage, to requests of images and referrers, by protocol.", "protocol"),
+		tokens:    counter("authorized_total", "Requests that were given a bearer token, by where it came from.", "token"),
+		connections: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "transfer", Subsystem: "referrers", Name: "connections_total",
+			Help: "Connections that were opened to registries, token services and storage, for images and referrers."}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "transfer", Subsystem: "referrers", Name: "taken_bytes_total",
 			Help: "Bytes of referrers that were written to the content store."}),
 		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "wait_seconds",
@@ -92,13 +103,19 @@ func (m *Metrics) zero() {
 			m.requests.WithLabelValues(string(op), c)
 		}
 	}
+	for _, p := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		m.protocols.WithLabelValues(p)
+	}
+	for _, t := range []string{tokenFetched, tokenRemembered} {
+		m.tokens.WithLabelValues(t)
+	}
 	for _, l := range outcome.AllLimits {
 		m.refusals.WithLabelValues(string(l))
 	}
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals}
+	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals, m.connections, m.protocols, m.tokens}
 }
 
 // Describe implements prometheus.Collector.

@@ -4,28 +4,34 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
-// challenge answers 401 and names a token service.
-func challenge(realm, more string) hostile.Answer {
+// challenging answers 401 and names a token service.
+func challenging(realm, more string) hostile.Answer {
 	return hostile.Status(http.StatusUnauthorized).
 		With("WWW-Authenticate", `Bearer realm="`+realm+`",service="test"`+more)
 }
 
-func token(name string) hostile.Answer {
+func issued(name string) hostile.Answer {
 	return hostile.Content("application/json", []byte(`{"token":"`+name+`","access_token":"`+name+`","expires_in":3600}`))
 }
 
-// guarded is a host of the server with containerd's own authorizer.
+// guarded is a host of the server as a pull's session has it, with credentials.
 func guarded(s *hostile.Server) docker.RegistryHost {
-	host := s.RegistryHost(pullResolve)
-	host.Authorizer = docker.NewDockerAuthorizer(
-		docker.WithAuthClient(&http.Client{Transport: s.Transport()}),
-		docker.WithAuthCreds(func(string) (string, string, error) { return "user", "secret", nil }))
+	return withSession(s.RegistryHost(pullResolve), &http.Client{Transport: s.Transport()},
+		func(string) (string, string, error) { return "user", "secret", nil })
+}
+
+// withSession returns the host with an authorizer of a session of its own, as the image's
+// requests have it.
+func withSession(host docker.RegistryHost, client *http.Client, credentials func(string) (string, string, error)) docker.RegistryHost {
+	s := &session{sessions: &Sessions{}, hosts: []docker.RegistryHost{host}, challenges: map[string]challenge{}, healths: map[string]*health{}}
+	host.Authorizer = &Authorizer{session: s, client: client, credentials: credentials, began: time.Now()}
 	return host
 }
 
@@ -42,10 +48,10 @@ func authorizations(s *hostile.Server, path string) []string {
 
 func TestTokenThatRunsOutHalfWayIsRenewed(t *testing.T) {
 	s := hostile.New(t)
-	s.On("/token", token("first"), token("second"))
+	s.On("/token", issued("first"), issued("second"))
 	ok := hostile.Content("application/json", []byte("{}"))
-	s.On("/a", challenge(s.URL()+"/token", ""), ok)
-	s.On("/b", challenge(s.URL()+"/token", `,error="invalid_token"`), ok)
+	s.On("/a", challenging(s.URL()+"/token", ""), ok)
+	s.On("/b", challenging(s.URL()+"/token", `,error="invalid_token"`), ok)
 	s.On("/c", ok)
 	r := newRepository(t, s.Host(), quick, guarded(s))
 	for _, path := range []string{"/a", "/b", "/c"} {
@@ -69,8 +75,8 @@ func TestTokenThatRunsOutHalfWayIsRenewed(t *testing.T) {
 
 func TestTokenThatIsRefusedIsRenewedOnce(t *testing.T) {
 	s := hostile.New(t)
-	s.On("/token", token("useless"))
-	s.On("/a", challenge(s.URL()+"/token", `,error="invalid_token"`))
+	s.On("/token", issued("useless"))
+	s.On("/a", challenging(s.URL()+"/token", `,error="invalid_token"`))
 	a, err := fetch(t, newRepository(t, s.Host(), quick, guarded(s)), "/a")
 	if err != nil || a.Code != http.StatusUnauthorized {
 		t.Errorf("%v, want the 401", err)
@@ -116,7 +122,7 @@ func TestChallengesWithoutAnAnswerAreThe401(t *testing.T) {
 func TestTokenServiceThatRefusesFailsTheRequest(t *testing.T) {
 	s := hostile.New(t)
 	s.On("/token", hostile.Status(http.StatusForbidden))
-	s.On("/a", challenge(s.URL()+"/token", ""))
+	s.On("/a", challenging(s.URL()+"/token", ""))
 	if _, err := fetch(t, newRepository(t, s.Host(), quick, guarded(s)), "/a"); err == nil {
 		t.Error("no error, want that of the token service")
 	}
@@ -127,8 +133,8 @@ func TestTokenServiceThatRefusesFailsTheRequest(t *testing.T) {
 
 func TestRealmOnAnotherHostGetsNoHeaders(t *testing.T) {
 	s, realm, storage := hostile.New(t), hostile.New(t), hostile.New(t)
-	realm.On("/token", token("issued"))
-	s.On("/a", challenge(realm.URL()+"/token", ""), redirect(storage.URL()+"/blob"))
+	realm.On("/token", issued("issued"))
+	s.On("/a", challenging(realm.URL()+"/token", ""), redirect(storage.URL()+"/blob"))
 	storage.On("/blob", hostile.Answer{})
 	if a, err := fetch(t, newRepository(t, s.Host(), quick, guarded(s)), "/a"); err != nil || a.Code != http.StatusOK {
 		t.Fatalf("%v, want the storage's answer", err)
@@ -151,8 +157,8 @@ func TestRealmOnAnotherHostGetsNoHeaders(t *testing.T) {
 func TestChallengeOfAStrangerGetsNoCredentials(t *testing.T) {
 	s, stranger := hostile.New(t), hostile.New(t)
 	s.On("/a", redirect(stranger.URL()+"/blob"))
-	stranger.On("/token", token("stolen"))
-	stranger.On("/blob", challenge(stranger.URL()+"/token", ""))
+	stranger.On("/token", issued("stolen"))
+	stranger.On("/blob", challenging(stranger.URL()+"/token", ""))
 	a, err := fetch(t, newRepository(t, s.Host(), quick, guarded(s)), "/a")
 	if err != nil || a.Code != http.StatusUnauthorized {
 		t.Errorf("%v, want the stranger's 401", err)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 const (
@@ -151,12 +153,18 @@ func (r *Repository) endpoint(h *Host, algorithm digest.Algorithm) string {
 }
 
 // recall returns what this pull, or another in the daemon's life, learnt of the endpoint.
-func (r *Repository) recall(endpoint string) (told string, k lack, ok bool) {
-	for _, c := range []*Capabilities{&r.session.Capabilities, r.capabilities} {
-		if m, ok := c.recall(endpoint); ok {
-			m.recalled = true
-			return m.told(c.now()), m.lack, true
+func (r *Repository) recall(ctx context.Context, h *Host, endpoint string) (told string, k lack, ok bool) {
+	for _, c := range []*Capabilities{&r.endpoints.Capabilities, r.capabilities} {
+		m, ok := c.recall(endpoint)
+		if !ok {
+			continue
 		}
+		now := c.now()
+		if m.keeps > 0 {
+			record(ctx, outcome.MemoryCapability, h.Host, now.Sub(m.at))
+		}
+		m.recalled = true
+		return m.told(now), m.lack, true
 	}
 	return "", lack{}, false
 }

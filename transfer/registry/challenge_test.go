@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
@@ -19,14 +18,11 @@ func TestRealmsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := hostile.NewTLS(t)
-			s.On("/a", challenge(realm, ""))
-			host := s.RegistryHost(pullResolve)
-			host.Authorizer = docker.NewDockerAuthorizer(
-				docker.WithAuthClient(&http.Client{Transport: noTransport{t}}),
-				docker.WithAuthCreds(func(string) (string, string, error) {
-					t.Error("credentials were asked for")
-					return "user", "secret", nil
-				}))
+			s.On("/a", challenging(realm, ""))
+			host := withSession(s.RegistryHost(pullResolve), &http.Client{Transport: noTransport{t}}, func(string) (string, string, error) {
+				t.Error("credentials were asked for")
+				return "user", "secret", nil
+			})
 			_, err := fetch(t, newRepository(t, s.Host(), quick, host), "/a")
 			if !errdefs.IsPermissionDenied(err) {
 				t.Errorf("%v, want ErrPermissionDenied", err)

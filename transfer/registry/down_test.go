@@ -77,9 +77,9 @@ func TestWhoIsDown(t *testing.T) {
 			s.On("/a", redirect(storage.URL()+"/y"))
 		}, false},
 		{"token service that refuses connections", func(_ *testing.T, s *hostile.Server) {
-			s.On("/a", challenge("http://"+refusing+"/x", ""))
+			s.On("/a", challenging("http://"+refusing+"/x", ""))
 		}, false},
-		{"token service that hangs", func(t *testing.T, s *hostile.Server) { s.On("/a", challenge(other(t).URL()+"/x", "")) }, false},
+		{"token service that hangs", func(t *testing.T, s *hostile.Server) { s.On("/a", challenging(other(t).URL()+"/x", "")) }, false},
 		{"registry that hangs", func(_ *testing.T, s *hostile.Server) { s.On("/a", hang) }, true},
 		{"registry that hangs where it redirects to itself", func(_ *testing.T, s *hostile.Server) {
 			s.On("/a", redirect("/x"))

@@ -34,20 +34,30 @@ func failedAt(q request, asked *url.URL, err error) error {
 	return &elsewhereError{err, asked.Host}
 }
 
-// elsewhere returns the other host that answered, or failed to, in place of that of the
-// address; "" where it was the address's own.
-func elsewhere(u *url.URL, a *Response, err error) string {
+// elsewhere returns the other host that answered, or failed to, in place of the one that
+// was asked; "" where it was that one.
+func elsewhere(asked, answered *url.URL, err error) string {
 	if failed := new(elsewhereError); errors.As(err, &failed) {
 		return failed.host
 	}
-	if a != nil && !SameHost(a.URL, u) {
-		return a.URL.Host
+	if answered != nil && !SameHost(answered, asked) {
+		return answered.Host
 	}
 	return ""
 }
 
-// session is what one pull learns of endpoints and redirects.
-type session struct {
+// foreign reports whether an impatient request came to another host: what that does says
+// nothing of the one that was asked.
+func (q request) foreign(resp *http.Response, err error) bool {
+	var answered *url.URL
+	if resp != nil {
+		answered = resp.Request.URL
+	}
+	return q.impatient && elsewhere(q.url, answered, err) != ""
+}
+
+// endpoints is what one pull learns of endpoints and redirects.
+type endpoints struct {
 	Capabilities
 
 	mu      sync.Mutex
@@ -59,33 +69,33 @@ type session struct {
 
 // await returns a context that ends if the endpoint turns out to lead to a host that is
 // silent, and a function to call when the answer is there.
-func (s *session) await(ctx context.Context, endpoint string) (context.Context, func()) {
+func (e *endpoints) await(ctx context.Context, endpoint string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &waiter{cancel}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.waiting == nil {
-		s.waiting = map[string]map[*waiter]bool{}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting == nil {
+		e.waiting = map[string]map[*waiter]bool{}
 	}
-	if s.waiting[endpoint] == nil {
-		s.waiting[endpoint] = map[*waiter]bool{}
+	if e.waiting[endpoint] == nil {
+		e.waiting[endpoint] = map[*waiter]bool{}
 	}
-	s.waiting[endpoint][w] = true
+	e.waiting[endpoint][w] = true
 	return ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.waiting[endpoint], w)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.waiting[endpoint], w)
 		cancel(nil)
 	}
 }
 
 // giveUp remembers for this pull that the endpoint leads elsewhere and fails there, and
 // ends the requests that wait for it: all of them together cost one request's time.
-func (s *session) giveUp(endpoint string, k lack) {
-	s.remember(endpoint, k, 0)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for w := range s.waiting[endpoint] {
+func (e *endpoints) giveUp(endpoint string, k lack) {
+	e.remember(endpoint, k, 0)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for w := range e.waiting[endpoint] {
 		w.end(fmt.Errorf("the endpoint's redirect to %s failed for another subject", k.target))
 	}
 }
@@ -106,10 +116,10 @@ func (*lister) noWord(a *Response) string {
 // cannot be had. One request a host in each pull tells; a manifest that is not there tells
 // nothing of others.
 func (l *lister) manifestsAt(ctx context.Context) *url.URL {
-	s := &l.repo.session
-	s.proving.Lock()
-	defer s.proving.Unlock()
-	if at, known := s.manifests[l.host]; known {
+	e := l.repo.endpoints
+	e.proving.Lock()
+	defer e.proving.Unlock()
+	if at, known := e.manifests[l.host]; known {
 		return at
 	}
 	var at *url.URL
@@ -125,10 +135,10 @@ func (l *lister) manifestsAt(ctx context.Context) *url.URL {
 	if err == nil && code == http.StatusNotFound || ctx.Err() != nil {
 		return nil
 	}
-	if s.manifests == nil {
-		s.manifests = map[*Host]*url.URL{}
+	if e.manifests == nil {
+		e.manifests = map[*Host]*url.URL{}
 	}
-	s.manifests[l.host] = at
+	e.manifests[l.host] = at
 	return at
 }
 

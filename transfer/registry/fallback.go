@@ -25,7 +25,7 @@ func (l *lister) lack(ctx context.Context, asked *url.URL, a *Response, err erro
 	if ctx.Err() != nil {
 		return lack{}, false // the pull has ended, whatever the host would have said
 	}
-	k := lack{code: a.StatusCode(), target: elsewhere(asked, a, err), detail: err.Error()}
+	k := lack{code: a.StatusCode(), target: elsewhere(asked, a.address(), err), detail: err.Error()}
 	if k.target != "" && a != nil {
 		k.detail = fmt.Sprintf("redirected to %s: %s", k.target, k.detail)
 	}
@@ -40,7 +40,7 @@ func (l *lister) lack(ctx context.Context, asked *url.URL, a *Response, err erro
 		return k, true
 	case k.target != "":
 		k.failed = true
-		l.repo.session.giveUp(l.endpoint(), k)
+		l.repo.endpoints.giveUp(l.endpoint(), k)
 		if k.code == 0 {
 			l.repo.capabilities.remember(l.endpoint(), k, silenceTime)
 		}
@@ -50,9 +50,9 @@ func (l *lister) lack(ctx context.Context, asked *url.URL, a *Response, err erro
 		return k, true
 	}
 	// Another subject's request may have learnt meanwhile that nothing will come.
-	if _, known, ok := l.repo.recall(l.endpoint()); ok && known.failed && a == nil {
-		known.code, known.detail = 0, err.Error()
-		return known, true
+	if m, ok := l.repo.endpoints.recall(l.endpoint()); ok && m.failed && a == nil {
+		k.target, k.failed = m.target, true
+		return k, true
 	}
 	return lack{}, false
 }
@@ -152,7 +152,7 @@ func (l *lister) remember(k lack) {
 		return
 	}
 	if k.target != "" {
-		l.repo.session.remember(l.endpoint(), k, 0)
+		l.repo.endpoints.remember(l.endpoint(), k, 0)
 	}
 	l.repo.capabilities.remember(l.endpoint(), k, capabilityTime)
 }

@@ -44,6 +44,14 @@ func (a *Response) StatusCode() int {
 	return a.Code
 }
 
+// address returns where the answer came from, nil where none came.
+func (a *Response) address() *url.URL {
+	if a == nil {
+		return nil
+	}
+	return a.URL
+}
+
 // MediaType returns the content type without its parameters, in lower case.
 func (a *Response) MediaType() string {
 	name, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
@@ -80,7 +88,7 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 		return nil, err
 	}
 	var data []byte
-	err := r.eachHost(func(h *Host) error {
+	err := r.eachHost(func(r *Repository, h *Host) error {
 		// A listing may be wrong about the type; the digest vouches for any.
 		a, err := r.Get(ctx, h, r.URL(h, "manifests", desc.Digest.String()), desc.MediaType+", "+AcceptAny)
 		if err != nil {
@@ -109,7 +117,7 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, use func
 	if err := artifact.Check(desc, math.MaxInt64); err != nil {
 		return err
 	}
-	err := r.eachHost(func(h *Host) error {
+	err := r.eachHost(func(r *Repository, h *Host) error {
 		// Whatever type the descriptor claims: another referrer may name the same blob.
 		u := r.URL(h, "blobs", desc.Digest.String())
 		return r.get(ctx, h, u, "*/*", func(resp *http.Response) error { return r.stream(resp, desc, use) })
@@ -137,21 +145,27 @@ func (r *Repository) stream(resp *http.Response, desc ocispec.Descriptor, use fu
 // eachHost tries the hosts in order and returns the first error where none
 // succeeds; a host that merely lacks the content does not hide what went wrong
 // elsewhere.
-func (r *Repository) eachHost(try func(*Host) error) error {
+func (r *Repository) eachHost(try func(*Repository, *Host) error) error {
 	hosts := r.Hosts(docker.HostCapabilityPull)
 	if len(hosts) == 0 {
 		return fmt.Errorf("no host of %s may pull: %w", r.spec.Hostname(), errdefs.ErrNotFound)
 	}
 	var first error
-	for _, h := range hosts {
-		err := try(h)
+	done := false
+	r.askInTurn(hosts, func(r *Repository, h *Host) (answered, end bool) {
+		err := try(r, h)
 		if err == nil {
-			return nil
+			done = true
+			return true, true
 		}
 		err = fmt.Errorf("%s: %w", h.Host, err)
 		if first == nil || errdefs.IsNotFound(first) && !errdefs.IsNotFound(err) {
 			first = err
 		}
+		return false, false // content that is not there may be at a host that fails
+	})
+	if done {
+		return nil
 	}
 	return first
 }

@@ -156,7 +156,7 @@ func TestHostsAreTriedInOrder(t *testing.T) {
 		{"the mirror has it", has, has, nil, 0, 1},
 		{"the mirror lacks it", hostile.Status(404), has, nil, 1, 1},
 		{"the mirror lies", hostile.Content("", []byte("CONTENT")), has, nil, 1, 1},
-		{"the mirror is ill", hostile.Status(500), has, nil, 1, 3},
+		{"the mirror is ill", hostile.Status(500), has, nil, 1, 1},
 		{"nobody has it", hostile.Status(404), hostile.Status(404), errdefs.IsNotFound, 1, 1},
 		{"a 404 does not hide the mirror's 403", hostile.Status(403), hostile.Status(404), errdefs.IsPermissionDenied, 1, 1},
 		{"a 404 does not hide the registry's 403", hostile.Status(404), hostile.Status(403), errdefs.IsPermissionDenied, 1, 1},

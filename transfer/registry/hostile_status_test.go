@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
@@ -126,7 +125,7 @@ func TestTokenThatRunsOutBetweenPagesIsRenewed(t *testing.T) {
 		hostile.Content("application/json", []byte(`{"token":"second"}`)))
 	s.On(api, challenge, hostile.Index(entry(1)).With("Link", next("?page=2")), challenge, hostile.Index(entry(2)))
 	host := s.RegistryHost(pullResolve)
-	host.Authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(host.Client))
+	host = withSession(host, host.Client, nil)
 	l, err := repositoryAt(t, s.Host(), twice, host).List(t.Context(), subject)
 	if err != nil || l.Status != labels.Present {
 		t.Errorf("%s, %v, want present", l.Status, err)

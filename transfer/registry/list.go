@@ -81,15 +81,20 @@ func (r *Repository) ListEach(ctx context.Context, subject digest.Digest, found 
 		out.Answers = []outcome.Answer{{Host: r.Name(), Request: "referrers", Status: labels.Unknown, Detail: "no host may pull (capabilities in hosts.toml)"}}
 		return out, nil
 	}
-	for _, h := range hosts {
+	passed := r.askInTurn(hosts, func(r *Repository, h *Host) (answered, end bool) {
 		r.warnOfCapability(ctx, h)
 		l := &lister{repo: r, host: h, subject: subject, via: outcome.EndpointReferrers, listing: &out, found: found}
 		status := l.list(ctx)
 		if status == labels.Present || status == labels.Truncated && l.valid > 0 {
 			out.Status = status
-			break
+			return true, true
 		}
 		out.Status = out.Status.Worse(status)
+		return status == labels.Absent || status == labels.Truncated, false
+	})
+	for _, h := range passed {
+		out.Status = out.Status.Worse(labels.Unknown)
+		out.Answers = append(out.Answers, outcome.Answer{Host: h.Host, Mirror: r.IsMirror(h), Request: "referrers", Status: labels.Unknown, Detail: h.health.notAsked()})
 	}
 	if out.Status == "" { // no host could be asked
 		out.Status = labels.Unknown
@@ -162,7 +167,7 @@ func (l *lister) cut(request string, code int, detail string) labels.Status {
 }
 
 func (l *lister) list(ctx context.Context) labels.Status {
-	if told, k, ok := l.repo.recall(l.endpoint()); ok {
+	if told, k, ok := l.repo.recall(ctx, l.host, l.endpoint()); ok {
 		l.answer("referrers", 0, k.status(), told)
 		return l.fallback(ctx, k).Worse(k.status())
 	}
@@ -209,7 +214,7 @@ func (l *lister) list(ctx context.Context) labels.Status {
 
 // readPage reads one page of the listing.
 func (l *lister) readPage(ctx context.Context, u *url.URL) (*Response, *artifact.Index, error) {
-	ctx, done := l.repo.session.await(ctx, l.endpoint())
+	ctx, done := l.repo.endpoints.await(ctx, l.endpoint())
 	defer done()
 	a, err := l.repo.read(ctx, l.host, request{method: http.MethodGet, url: u, accept: ocispec.MediaTypeImageIndex, impatient: true})
 	index, err := parseListing(a, err)

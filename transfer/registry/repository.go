@@ -72,13 +72,14 @@ type Repository struct {
 	onRequest    func(Operation, int)
 	notices      *Notices
 	capabilities *Capabilities
-	session      session
+	endpoints    *endpoints
 	push         bool // requests ask for a token that may push
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.
 type Host struct {
 	docker.RegistryHost
+	health *health // of the session, where there is one
 
 	mu      sync.Mutex
 	down    error
@@ -89,13 +90,17 @@ type Host struct {
 type waiter struct{ end context.CancelCauseFunc }
 
 // New returns the repository that the reference names, read through the hosts in
-// their order. header is sent with every request, as containerd's resolver does.
+// their order. header is sent with every request, as containerd's resolver does. Where a
+// host's authorizer is an *[Authorizer], the image's, the repository's requests use it
+// without a trace.
 func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, limits Limits) *Repository {
 	r := &Repository{
 		spec:   spec,
 		name:   strings.TrimPrefix(spec.Locator, spec.Hostname()+"/"),
 		header: header.Clone(),
 		limits: limits.withDefaults(),
+
+		endpoints: &endpoints{},
 	}
 	// A resolver takes the client's Accept for itself; here each request
 	// knows its own.
@@ -106,8 +111,17 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 	if r.header.Get("User-Agent") == "" {
 		r.header.Set("User-Agent", "containerd/"+version.Version)
 	}
+	besides := map[*Authorizer]*Authorizer{}
 	for _, h := range hosts {
-		r.hosts = append(r.hosts, &Host{RegistryHost: h})
+		health := &health{}
+		if a, ok := h.Authorizer.(*Authorizer); ok {
+			if besides[a] == nil {
+				besides[a] = a.beside()
+			}
+			h.Authorizer = besides[a]
+			health = a.session.health(h.Host)
+		}
+		r.hosts = append(r.hosts, &Host{RegistryHost: h, health: health})
 	}
 	return r
 }
@@ -206,6 +220,7 @@ func (h *Host) markDown(err error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.health.fail(err.Error(), 0)
 	if h.down == nil {
 		h.down = fmt.Errorf("host %s is unreachable: %w", h.Host, err)
 	}

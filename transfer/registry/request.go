@@ -64,9 +64,13 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		}
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
+		foreign := q.foreign(resp, err)
+		if !foreign {
+			h.health.note(resp, err, last)
+		}
 		wait := r.wait(attempt, resp)
 		switch {
-		case err == nil && (last || !passing(resp.StatusCode) || q.impatient && !SameHost(resp.Request.URL, q.url)):
+		case err == nil && (last || !passing(resp.StatusCode) || foreign):
 			err = use(resp)
 			if cerr := resp.Body.Close(); err == nil && cerr != nil {
 				err = cerr
@@ -102,7 +106,7 @@ func sleep(ctx context.Context, wait time.Duration) error {
 // authorized makes one attempt, and answers a challenge once: a 401 may be the
 // first of a pull, or come from a token that ran out half way.
 func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.Response, error) {
-	ctx, err := docker.ContextWithRepositoryScope(ctx, r.spec, r.push)
+	ctx, err := docker.ContextWithRepositoryScope(asOurs(ctx, true), r.spec, r.push)
 	if err != nil {
 		return nil, err
 	}
@@ -112,16 +116,15 @@ func (r *Repository) authorized(ctx context.Context, h *Host, q request) (*http.
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(answers) > 0 {
-			return resp, nil
+		if resp.StatusCode != http.StatusUnauthorized || h.Authorizer == nil || len(answers) > 0 || !SameHost(resp.Request.URL, q.url) {
+			return resp, nil // or of a host that a redirect led to, which gets no credentials
 		}
 		if err := checkChallenge(resp); err != nil {
 			discard(resp.Body)
 			return nil, fmt.Errorf("authorize at %s: %w", h.Host, err)
 		}
 		answers = append(answers, resp)
-		err = detached(ctx, h, resp.Request.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return a.AddResponses(ctx, answers) })
-		if err != nil {
+		if err := h.Authorizer.AddResponses(ctx, answers); err != nil {
 			if errdefs.IsNotImplemented(err) || errors.Is(err, docker.ErrInvalidAuthorization) {
 				return resp, nil
 			}
@@ -172,7 +175,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 	ctx, cancel := context.WithCancelCause(ctx)
 	limit := time.AfterFunc(r.limits.Request, func() { cancel(errTimeout(r.limits.Request, "headers")) })
 	answered := h.await(cancel)
-	if err := authorize(ctx, h, req); err != nil {
+	if err := h.authorize(ctx, req); err != nil {
 		limit.Stop()
 		answered()
 		cancel(nil)
@@ -239,58 +242,12 @@ func plainError(err error) error {
 	return err
 }
 
-// tokenTimeout is how long a token may take whose request gave up on it.
-const tokenTimeout = time.Minute
-
 // authorize puts the host's authorization onto the request.
-func authorize(ctx context.Context, h *Host, req *http.Request) error {
+func (h *Host) authorize(ctx context.Context, req *http.Request) error {
 	if h.Authorizer == nil {
 		return nil
 	}
-	own := req.Clone(context.WithoutCancel(ctx))
-	err := detached(ctx, h, own.URL.Host, func(ctx context.Context, a docker.Authorizer) error { return authorizeOwn(ctx, a, own) })
-	if err != nil {
-		return err
-	}
-	req.Header = own.Header
-	return nil
-}
-
-// Turns is an authorizer that serves one request at a time at each host.
-type Turns interface {
-	docker.Authorizer
-	// Turn waits for the request's turn at the host, and returns the authorizer to use
-	// then and what ends the turn.
-	Turn(ctx context.Context, host string) (docker.Authorizer, func(), error)
-}
-
-// detached calls the authorizer out of the reach of a limit of ours, which ends
-// the wait alone. The authorizer is the image's as well and keeps a failed token
-// for good, so that a referrer that gives up would fail the image; and asking a
-// client for its credentials cannot be interrupted. A turn that has not come is given up
-// at once: the time for a token begins with it.
-func detached(ctx context.Context, h *Host, host string, call func(context.Context, docker.Authorizer) error) error {
-	authorizer, done := h.Authorizer, func() {}
-	if t, ok := authorizer.(Turns); ok {
-		var err error
-		if authorizer, done, err = t.Turn(ctx, host); err != nil {
-			return err
-		}
-	}
-	result := make(chan error, 1)
-	go func() {
-		defer done()
-		ctx := context.WithValue(context.WithoutCancel(ctx), forToken{}, true)
-		ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
-		defer cancel()
-		result <- call(ctx, authorizer)
-	}()
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return h.Authorizer.Authorize(ctx, req)
 }
 
 // passing says which codes a later attempt may not give.

@@ -59,7 +59,7 @@ func FuzzChallenge(f *testing.F) {
 			}
 			return
 		}
-		authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(&http.Client{Transport: encryptedOnly{t, value}}))
+		authorizer := withSession(docker.RegistryHost{}, &http.Client{Transport: encryptedOnly{t, value}}, nil).Authorizer
 		if authorizer.AddResponses(t.Context(), []*http.Response{resp}) == nil {
 			_ = authorizer.Authorize(t.Context(), from.Clone(t.Context())) // the transport refuses
 		}

@@ -29,8 +29,8 @@ const (
 	itself                 // the subject
 )
 
-// given is an answer of the table.
-type given struct {
+// scripted is an answer of the table.
+type scripted struct {
 	name string
 	says says
 	hostile.Answer
@@ -46,14 +46,14 @@ const (
 )
 
 // answersOfTheTable are codes by content types by sizes.
-func answersOfTheTable(image []byte) []given {
+func answersOfTheTable(image []byte) []scripted {
 	large := func(a hostile.Answer) hostile.Answer {
 		return hostile.Answer{Header: a.Header, Announce: artifact.MaxManifestSize + 1, Stall: true}
 	}
 	listed, empty := hostile.Index(entry(1)), hostile.Index()
 	html := hostile.Content("text/html", []byte("<html>"))
 	json := hostile.Content("application/json", []byte(`{"errors":[]}`))
-	return []given{
+	return []scripted{
 		{"a listing", lists, listed},
 		{"a listing as JSON", lists, listed.With("Content-Type", "application/json")},
 		{"an empty listing", none, empty},

@@ -14,7 +14,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
-// shared is a host of the server as a pull has it: containerd's authorizer uses the host's
+// shared is a host of the server as a pull has it: the authorizer uses the host's
 // own client. All connections to unencrypted hosts go to plain, whatever they are called.
 func shared(s, plain *hostile.Server) docker.RegistryHost {
 	host := s.RegistryHost(pullResolve)
@@ -24,9 +24,7 @@ func shared(s, plain *hostile.Server) docker.RegistryHost {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	GuardTokens(host.Client)
-	host.Authorizer = docker.NewDockerAuthorizer(docker.WithAuthClient(host.Client))
-	return host
+	return withSession(host, host.Client, nil)
 }
 
 // asImage authorizes a request at the server as containerd's resolver does, out of any
@@ -88,10 +86,10 @@ func TestRedirectsOfATokenServiceAreGuarded(t *testing.T) {
 			s.On("/token", redirect(tc.via[0]))
 			for _, server := range []*hostile.Server{s, plain} {
 				server.On("/second", redirect(tc.via[len(tc.via)-1]))
-				server.On("/token/", token("theirs"))
-				server.On("/latest/", token("secret of the cloud"))
+				server.On("/token/", issued("theirs"))
+				server.On("/latest/", issued("secret of the cloud"))
 			}
-			s.On("/a", challenge(s.URL()+"/token", ""), hostile.Content("application/json", nil))
+			s.On("/a", challenging(s.URL()+"/token", ""), hostile.Content("application/json", nil))
 			r := newRepository(t, s.Host(), quick, host)
 			a, err := fetch(t, r, "/a")
 			if tc.refused == "" {
@@ -113,37 +111,10 @@ func TestRedirectsOfATokenServiceAreGuarded(t *testing.T) {
 				return // no one answers there
 			}
 			// The authorizer, which is the image's, has not kept the refusal.
-			s.On("/a", challenge(s.URL()+"/token", ""), hostile.Content("application/json", nil))
+			s.On("/a", challenging(s.URL()+"/token", ""), hostile.Content("application/json", nil))
 			if got := asImage(t, r, host); got != "Bearer theirs" && got != "Bearer secret of the cloud" {
 				t.Errorf("the image is authorized with %q, want what it is without referrers", got)
 			}
 		})
-	}
-}
-
-// Nothing but tokens of ours is guarded: blobs are redirected as containerd does.
-func TestGuardOfTokensLetsAllElsePass(t *testing.T) {
-	s, plain := hostile.NewTLS(t), hostile.New(t)
-	host := shared(s, plain)
-	GuardTokens(host.Client) // again, as hosts share clients
-	if g, ok := host.Client.Transport.(tokenGuard).RoundTripper.(*http.Transport); !ok {
-		t.Errorf("the guard is around %T, want the transport", g)
-	}
-	for _, to := range []string{"http://storage.test/blob", "http://169.254.169.254/blob", s.URL() + "/blob"} {
-		s.On("/a", redirect(to))
-		s.On("/blob", hostile.Content("text/plain", []byte("blob")))
-		plain.On("/blob", hostile.Content("text/plain", []byte("blob")))
-		resp, err := host.Client.Get(s.URL() + "/a")
-		if err != nil {
-			t.Errorf("%s: %v", to, err)
-			continue
-		}
-		if resp.Body.Close(); resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: %s", to, resp.Status)
-		}
-	}
-	GuardTokens(&http.Client{}) // one without a transport has the default's
-	if host.Client.CheckRedirect != nil {
-		t.Error("CheckRedirect is set, and containerd's resolver leaves its own out")
 	}
 }

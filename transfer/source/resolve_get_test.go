@@ -22,9 +22,11 @@ const resolvePull = docker.HostCapabilityPull | docker.HostCapabilityResolve
 
 // resolve resolves app:v1 at the hosts as a pull does, and fetches what it names.
 func resolve(ctx context.Context, byGet bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
-	h := &hosts{resolveByGet: byGet, configure: func(string) ([]docker.RegistryHost, error) { return slices.Clone(hostsOf), nil }}
-	defer h.close()
-	r := docker.NewResolver(docker.ResolverOptions{Hosts: h.get})
+	known := slices.Clone(hostsOf)
+	if byGet {
+		wrapResolve(known)
+	}
+	r := docker.NewResolver(docker.ResolverOptions{Hosts: func(string) ([]docker.RegistryHost, error) { return known, nil }})
 	ref := hostsOf[0].Host + "/app:v1"
 	name, desc, err := r.Resolve(ctx, ref)
 	if err != nil {

@@ -5,13 +5,14 @@
 // Clients make one with [New] and hand it to containerd's client in place of an
 // OCIRegistry. In the daemon every source becomes one: the service plugin makes
 // it from the message of any client, and [Open] from what CRI hands over
-// in-process. It then keeps the registry's hosts for the length of one pull, so
-// that the image and its referrers share connections and tokens.
+// in-process. It then has the registry's hosts of the daemon's sessions, so that the image
+// and its referrers, and one pull and the next, share connections and tokens.
 package source
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -44,7 +45,6 @@ type Source struct {
 	message  *transfertypes.OCIRegistry
 	header   http.Header
 	hosts    *hosts
-	memory   *Memory
 	resolver remotes.Resolver
 	// askCredentials asks the client, nil where it has none.
 	askCredentials func(host string) (string, string, error)
@@ -155,7 +155,7 @@ func (s *Source) Resolve(ctx context.Context) (string, ocispec.Descriptor, error
 	}
 	name, desc, err := s.resolver.Resolve(ctx, s.Image())
 	if err == nil {
-		s.resolved()
+		s.hosts.settled()
 	}
 	return name, desc, err
 }
@@ -183,7 +183,19 @@ func (s *Source) Fetcher(ctx context.Context, ref string) (transfer.Fetcher, err
 	if s.client != nil {
 		return s.client.Fetcher(ctx, ref)
 	}
-	return s.resolver.Fetcher(ctx, ref)
+	f, err := s.resolver.Fetcher(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return sizedFetcher{f}, nil
+}
+
+// sizedFetcher says how large what it fetches is, which chooses the connection.
+type sizedFetcher struct{ transfer.Fetcher }
+
+// Fetch implements transfer.Fetcher.
+func (f sizedFetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	return f.Fetcher.Fetch(registry.WithSize(ctx, desc.Size), desc)
 }
 
 // Pusher implements transfer.ImagePusher. The reference's tag is set for the
@@ -232,7 +244,27 @@ func (s *Source) PushRepository() (*registry.Repository, error) {
 	return registry.New(spec, hosts, s.header, registry.Limits{Request: time.Minute}).ForPush()
 }
 
-// Close closes the connections that the pull kept.
+// UseSessions has the source's requests use, and add to, what the daemon remembers of its
+// registry. It must come before any of them; without, nothing outlives the source.
+func (s *Source) UseSessions(sessions *registry.Sessions) {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	s.hosts.sessions = sessions
+}
+
+// Known reports whether the registry is remembered, so that requests beside the one that
+// resolves the image are probably not refused for want of a token. The source must be one
+// of the daemon's.
+func (s *Source) Known() bool {
+	spec, err := reference.Parse(s.Image())
+	if err != nil {
+		return false
+	}
+	hosts, err := s.hosts.get(spec.Hostname())
+	return err == nil && registry.Known(hosts)
+}
+
+// Close closes the connections that no session keeps.
 func (s *Source) Close() {
 	if s.hosts != nil {
 		s.hosts.close()

@@ -60,7 +60,7 @@ func (s *Source) UnmarshalAny(ctx context.Context, sg streaming.StreamGetter, an
 	if err != nil {
 		return err
 	}
-	s.hosts = &hosts{configure: config.ConfigureHosts(ctx, options)}
+	s.hosts = &hosts{ctx: ctx, options: options}
 	s.header = http.Header{}
 	for k, v := range s.message.GetResolver().GetHeaders() {
 		s.header.Add(k, v)

@@ -3,6 +3,7 @@ package referrers
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -36,6 +37,9 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 	out.line("", e.Selection)
 	if e.Limits != (explain.Limits{}) {
 		out.line("", limitsText(e))
+		if len(e.Memory) > 0 {
+			out.line("", memoryText(e.Memory))
+		}
 	}
 	for _, s := range e.Subjects {
 		out.line("", "")
@@ -76,6 +80,15 @@ func limitsText(e *explain.Explanation) string {
 	l := e.Limits
 	return fmt.Sprintf("limits: timeout %s, max_referrers %d, max_blob_size %s, max_total_size %s, max_concurrent_downloads %d; cosign_tags %s",
 		l.Timeout, l.MaxReferrers, sizeText(l.MaxBlobSize), sizeText(l.MaxTotalSize), l.MaxConcurrentDownloads, e.CosignTags)
+}
+
+// memoryText says what was used of what the daemon remembers.
+func memoryText(memory []outcome.Memory) string {
+	var texts []string
+	for _, m := range memory {
+		texts = append(texts, fmt.Sprintf("%s of %s (%s ago)", m.Kind, m.Host, m.Age))
+	}
+	return "remembered: " + strings.Join(texts, ", ")
 }
 
 // sizeText writes a size as the configuration does, exactly.

@@ -9,6 +9,7 @@
 package hostile
 
 import (
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -140,6 +141,11 @@ func (s *Server) URL() string { return s.server.URL }
 func (s *Server) Host() string {
 	_, host, _ := strings.Cut(s.server.URL, "://")
 	return host
+}
+
+// Certificate returns the certificate of a server that speaks TLS, in PEM.
+func (s *Server) Certificate() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.server.Certificate().Raw})
 }
 
 // Transport returns a new transport that trusts the server, with connections of

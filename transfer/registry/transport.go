@@ -1,0 +1,146 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// idleTime is how long a connection is kept that no request uses.
+	idleTime = 90 * time.Second
+	// maxIdle is how many idle connections a client keeps, to one host and in all: to the
+	// registry, its token service and its storage.
+	maxIdlePerHost, maxIdle = 8, 24
+	// LargeBlob is the size in bytes from which a blob comes over a connection of its own:
+	// one HTTP/2 connection has one window of flow control for all its streams.
+	LargeBlob = 8 << 20
+)
+
+// transport sends a session's requests: over HTTP/2 where the registry offers it (RFC 9113,
+// section 3.2), so that parallel requests share one connection and its handshakes; large
+// layers over HTTP/1.1, each on a connection of its own.
+//
+// Where a host has HTTP/1.1 alone, requests of ours and those of the image have separate
+// connections: a host that answers one of ours and then no longer reads would have the
+// image's next request wait.
+type transport struct {
+	shared, separate, ours *http.Transport
+	observer               Observer
+
+	mu    sync.Mutex
+	http1 map[string]bool // hosts that have HTTP/1.1 alone, maxHTTP1 at most
+}
+
+// maxHTTP1 is of how many hosts it is remembered that they have HTTP/1.1 alone: redirects
+// may lead to ever new ones.
+const maxHTTP1 = 64
+
+func newTransport(base *http.Transport, observer Observer) *transport {
+	t := &transport{observer: observer, http1: map[string]bool{}}
+	sessions := tls.NewLRUClientSessionCache(0)
+	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
+	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
+	return t
+}
+
+// connections returns a transport for HTTP/1.1 with connections of its own. It leaves base
+// as it is: containerd makes those of other hosts of it. A further connection resumes the TLS
+// session of the first (RFC 8446, section 2.2).
+func (t *transport) connections(base *http.Transport, sessions tls.ClientSessionCache) *http.Transport {
+	c := base.Clone()
+	c.IdleConnTimeout, c.MaxIdleConns, c.MaxIdleConnsPerHost = idleTime, maxIdle, maxIdlePerHost
+	if c.TLSClientConfig == nil {
+		c.TLSClientConfig = &tls.Config{} //nolint:gosec // the default of crypto/tls is TLS 1.2
+	}
+	c.TLSClientConfig.ClientSessionCache = sessions
+	if dial := c.DialContext; dial != nil && t.observer != nil {
+		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err == nil {
+				t.observer.Connected()
+			}
+			return conn, err
+		}
+	}
+	return c
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if ctx := recordConnections(req.Context(), req.URL.Host); ctx != req.Context() {
+		req = req.WithContext(ctx)
+	}
+	resp, err := t.choose(req).RoundTrip(req)
+	if err == nil {
+		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
+			t.noteHTTP1(req.URL.Host)
+		}
+		if t.observer != nil {
+			t.observer.Requested(resp.Proto)
+		}
+	}
+	return resp, err
+}
+
+// choose returns the connections for the request.
+func (t *transport) choose(req *http.Request) *http.Transport {
+	switch {
+	case isOurs(req.Context()):
+		if req.URL.Scheme == "http" || t.hasHTTP1(req.URL.Host) {
+			return t.ours
+		}
+	case isLarge(req.Context()):
+		return t.separate
+	}
+	return t.shared
+}
+
+func (t *transport) noteHTTP1(host string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.http1) < maxHTTP1 {
+		t.http1[host] = true
+	}
+}
+
+func (t *transport) hasHTTP1(host string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.http1[host]
+}
+
+// CloseIdleConnections serves http.Client.CloseIdleConnections.
+func (t *transport) CloseIdleConnections() {
+	t.shared.CloseIdleConnections()
+	t.separate.CloseIdleConnections()
+	t.ours.CloseIdleConnections()
+}
+
+type largeKey struct{}
+
+// WithSize has the requests of the context choose their connection by the size in bytes of
+// the blob that they get, see [LargeBlob].
+func WithSize(ctx context.Context, size int64) context.Context {
+	return context.WithValue(ctx, largeKey{}, size >= LargeBlob)
+}
+
+func isLarge(ctx context.Context) bool {
+	large, _ := ctx.Value(largeKey{}).(bool)
+	return large
+}
+
+type oursKey struct{}
+
+// asOurs says whether the requests of the context are ours, or the image's.
+func asOurs(ctx context.Context, ours bool) context.Context {
+	return context.WithValue(ctx, oursKey{}, ours)
+}
+
+func isOurs(ctx context.Context) bool {
+	ours, _ := ctx.Value(oursKey{}).(bool)
+	return ours
+}
