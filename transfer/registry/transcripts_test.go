@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
@@ -40,8 +40,8 @@ func manifestOf(d digest.Digest) string  { return repository + "manifests/" + d.
 type play struct {
 	registry, site *hostile.Server
 	mirror         *hostile.Server // before the registry, nil if there is none
-	hosts          []docker.RegistryHost
-	credentials    []docker.AuthorizerOpt // nil asks for nothing
+	sessions       Sessions
+	credentials    func(string) (string, string, error)
 }
 
 // each scripts an answer for both subjects.
@@ -63,23 +63,25 @@ func (p *play) elsewhere(code int, path func(digest.Digest) string, a hostile.An
 func (p *play) bearer(service string) {
 	p.registry.Require(`Bearer realm="`+p.registry.URL()+service+`",service="registry",scope="repository:test/app:pull"`, "Bearer t", service)
 	p.registry.On(service, hostile.Content("application/json", []byte(`{"token":"t","access_token":"t"}`)))
-	p.credentials = []docker.AuthorizerOpt{}
 }
 
 // basic has the registry ask for a password with each request.
 func (p *play) basic() {
-	p.registry.Require(`Basic realm="registry"`, "Basic "+base64.StdEncoding.EncodeToString([]byte("AWS:secret")), "")
-	p.credentials = []docker.AuthorizerOpt{docker.WithAuthCreds(func(string) (string, string, error) { return "AWS", "secret", nil })}
+	p.registry.Require(`Basic realm="registry"`, "Basic "+base64.StdEncoding.EncodeToString([]byte("AWS:secret of AWS")), "")
+	p.credentials = user("AWS")
 }
 
-// repository returns the repository as another pull opens it.
+// repository returns the repository as a pull opens it, once the image is resolved.
 func (p *play) repository(t *testing.T) *Repository {
-	hosts := slices.Clone(p.hosts)
-	if h := &hosts[len(hosts)-1]; p.credentials != nil {
-		h.Authorizer = docker.NewDockerAuthorizer(append(p.credentials, docker.WithAuthClient(h.Client))...)
-	}
 	limits := twice
 	limits.Request = 200 * time.Millisecond
+	if p.mirror != nil {
+		return repositoryAt(t, p.registry.Host(), limits, p.mirror.RegistryHost(byDefault), p.registry.RegistryHost(byDefault))
+	}
+	hosts, err := pullOf(t, &p.sessions, p.registry.Host(), plain(p.credentials))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return repositoryAt(t, p.registry.Host(), limits, hosts...)
 }
 
@@ -170,17 +172,19 @@ func (p *play) requests(since time.Time) string {
 
 func (tc transcript) run(t *testing.T) {
 	p := &play{registry: hostile.New(t), site: hostile.New(t)}
-	p.hosts = []docker.RegistryHost{p.registry.RegistryHost(byDefault)}
 	if strings.Contains(tc.registry, "mirror") {
 		p.mirror = hostile.New(t)
-		p.hosts = []docker.RegistryHost{p.mirror.RegistryHost(byDefault), p.registry.RegistryHost(byDefault)}
 	}
+	t.Cleanup(p.sessions.Close)
+	image := hostile.Content(ocispec.MediaTypeImageIndex, indexBody).With("Docker-Content-Digest", index.String())
+	p.registry.On(repository+"manifests/v1", image)
+	p.registry.On(manifestOf(index), image)
 	p.each(tagOf, noManifest)
 	tc.script(p)
 	var known Capabilities
 	for name, want := range pulls(tc.first, tc.next) {
-		began := time.Now()
 		r := p.repository(t)
+		began := time.Now()
 		r.SetCapabilities(&known)
 		var status []labels.Status
 		taken := 0
