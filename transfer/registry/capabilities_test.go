@@ -12,6 +12,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 // clock is a clock that a test sets.
@@ -121,7 +122,16 @@ func TestAnswerSaysThatItWasRemembered(t *testing.T) {
 	c := Capabilities{clock: now.tell}
 	pullAgain(t, s, &c)
 	now.now = now.now.Add(3 * time.Minute)
-	l, _ := pullAgain(t, s, &c)
+	r := repositoryAt(t, s.Host(), twice, s.RegistryHost(pullResolve))
+	r.SetCapabilities(&c)
+	var used Recorder
+	l, err := r.List(WithRecorder(t.Context(), &used), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := used.Used(), (outcome.Memory{Host: s.Host(), Kind: outcome.MemoryCapability, Age: "3m0s"}); !slices.Contains(got, want) {
+		t.Errorf("recorded %v, want %v", got, want)
+	}
 	a := l.Answers[0]
 	if a.Code != 0 || a.Status != "" || a.Detail != "not asked: answered 405 3m ago (remembered for 10m)" {
 		t.Errorf("the answer is %+v", a)

@@ -159,6 +159,27 @@ func TestSilentTargetCostsOneRequest(t *testing.T) {
 	}
 }
 
+// What a target does is no failure of the registry, which other requests would pass over.
+func TestTargetThatFailsIsNotTheRegistry(t *testing.T) {
+	for name, target := range map[string]hostile.Answer{
+		"429": hostile.Status(429).With("Retry-After", "600"), "503": hostile.Status(503), "a broken connection": {Drop: true}, "silence": {Hang: true},
+	} {
+		s, edge := hostile.New(t), hostile.New(t)
+		s.On(api, to(edge, "/api"))
+		edge.On("/api", target)
+		limits := twice
+		limits.Request = 200 * time.Millisecond
+		r := repositoryAt(t, s.Host(), limits, s.RegistryHost(pullResolve))
+		if l, err := r.List(t.Context(), subject); err != nil || l.Status != labels.Unknown {
+			t.Errorf("%s: %s, %v, want unknown", name, l.Status, err)
+		}
+		h := r.Hosts(pull)[0]
+		if reason, _ := h.health.failed(); reason != "" || h.Down() != nil {
+			t.Errorf("%s: the registry is known to fail: %s, %v", name, reason, h.Down())
+		}
+	}
+}
+
 // A target that refuses connections is as silent.
 func TestTargetThatCannotBeReached(t *testing.T) {
 	s := hostile.New(t)
