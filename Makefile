@@ -90,7 +90,7 @@ test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a 
 	cd cmd && $(STATIC) -o $(DAEMONS)/ ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(DAEMONS) PATH="$(TOOLS):$$PATH" $(GO) test $(RACE) -count=1 -timeout 25m -run '$(RUN)' ./...
 
-soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times; say what was lost (needs root)
+soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times, from 50 registries as well; say what was lost (needs root)
 	@mkdir -p $(TESTBIN)
 	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) TRANSFER_REFERRERS_KILLS=$(KILLS) TRANSFER_REFERRERS_PULLS=$(PULLS) TRANSFER_REFERRERS_SEED=$(SEED) \

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -31,11 +32,11 @@ func TestPullsLeakNothing(t *testing.T) {
 	for range 3 { // what is made once, is made
 		again()
 	}
-	before := settled(t, d, reg, daemon.Usage{})
+	before := settled(t, d, daemon.Usage{}, reg)
 	for range pulls {
 		again()
 	}
-	after := settled(t, d, reg, before)
+	after := settled(t, d, before, reg)
 	t.Logf("%d pulls and removals: before %s, after %s", pulls, before, after)
 	if after.Goroutines > before.Goroutines || after.OpenFiles > before.OpenFiles {
 		stacks, err := d.Goroutines(testContext(t))
@@ -47,12 +48,58 @@ func TestPullsLeakNothing(t *testing.T) {
 	}
 }
 
+// What the daemon remembers of registries grows with their number, to its bound, and not
+// with pulls: connections, goroutines and bytes are flat. As many registries as are in use
+// on a node, with a tenth of the pulls each.
+func TestPullsLeakNothingOfManyRegistries(t *testing.T) {
+	pulls := long(t, "TRANSFER_REFERRERS_PULLS", 12)
+	var registries []*registry.Registry
+	for n := range max(3, min(50, pulls/10)) {
+		reg := startRegistry(t, registry.Olareg, registry.WithToken("user", "secret"))
+		image := pushSmall(t, reg, "app", "v1", fmt.Sprint("image ", n))
+		attach(t, reg, "app", image.Descriptor, "application/vnd.cncf.notary.signature", []byte(fmt.Sprint("signature ", n)))
+		registries = append(registries, reg)
+	}
+	d := startDaemon(t, active(everything))
+	again := func(n int) {
+		reg := registries[n%len(registries)]
+		pull(t, d, reg.Host+"/app:v1", "--plain-http", "-u", "user:secret")
+		if open := reg.Open(); open > 8 {
+			t.Errorf("%d connections are open to one registry", open)
+		}
+	}
+	for n := range registries {
+		again(n)
+		again(n)
+	}
+	for _, reg := range registries {
+		if n := reg.Count("/token"); n != 1 {
+			t.Errorf("%d token requests for two pulls, want 1", n)
+		}
+	}
+	before := settled(t, d, daemon.Usage{}, registries...)
+	for n := range pulls {
+		again(n)
+	}
+	after := settled(t, d, before, registries...)
+	t.Logf("%d pulls from %d registries: before %s, after %s", pulls, len(registries), before, after)
+	if after.Goroutines > before.Goroutines || after.OpenFiles > before.OpenFiles {
+		stacks, err := d.Goroutines(testContext(t))
+		t.Errorf("pulls leave goroutines or open files (%v): %s", err, stacks)
+	}
+	if grown := after.Resident - before.Resident; grown > 24<<10 {
+		t.Errorf("the daemon holds %d KiB more", grown)
+	}
+}
+
 // settled returns what the daemon holds: once that is no more than before, or the
 // least that is seen for a while. Connections that wait for another pull are closed
 // by the registry.
-func settled(t *testing.T, d *daemon.Daemon, reg *registry.Registry, before daemon.Usage) daemon.Usage {
+func settled(t *testing.T, d *daemon.Daemon, before daemon.Usage, registries ...*registry.Registry) daemon.Usage {
 	t.Helper()
-	reg.Disconnect()
+	for _, reg := range registries {
+		reg.Disconnect()
+	}
 	least := daemon.Usage{Goroutines: math.MaxInt, OpenFiles: math.MaxInt}
 	for range 30 {
 		u, err := d.Usage(testContext(t))

@@ -74,6 +74,7 @@ type Registry struct {
 	mu          sync.Mutex
 	requests    []Request
 	connections int
+	open        int
 	fault       Fault
 	tokens      map[string]bool
 }

@@ -33,6 +33,13 @@ func (r *Registry) Connections() int {
 	return r.connections
 }
 
+// Open returns how many connections are open now.
+func (r *Registry) Open() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open
+}
+
 // Reset forgets the requests and connections.
 func (r *Registry) Reset() {
 	r.mu.Lock()
@@ -41,12 +48,15 @@ func (r *Registry) Reset() {
 }
 
 func (r *Registry) connected(_ net.Conn, state http.ConnState) {
-	if state != http.StateNew {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.connections++
+	switch state {
+	case http.StateNew:
+		r.connections++
+		r.open++
+	case http.StateClosed, http.StateHijacked:
+		r.open--
+	}
 }
 
 func (r *Registry) counted(next http.Handler) http.Handler {

@@ -93,13 +93,17 @@ func (t *tokens) fetch(ctx context.Context, key tokenKey, known *token, fetch fe
 	lasts = min(lasts, maxTokenTime)
 	lasts -= min(lasts/10, 10*time.Second) // for the way to the registry
 	known.value, known.err, known.expires = value, err, known.began.Add(lasts)
-	close(known.done)
 	if err != nil || len(value) > maxToken {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.known[key] == known {
-			delete(t.known, key)
-		}
+		t.drop(key, known)
+	}
+	close(known.done)
+}
+
+func (t *tokens) drop(key tokenKey, known *token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known[key] == known {
+		delete(t.known, key)
 	}
 }
 

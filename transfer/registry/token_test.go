@@ -74,3 +74,68 @@ func TestTokenThatIsLateIsNotLost(t *testing.T) {
 		t.Errorf("the token service was asked %d times, want once", got)
 	}
 }
+
+// A host whose token service hangs delays no other, though they share an authorizer.
+func TestTokensOfOneHostDelayNoOther(t *testing.T) {
+	realm, _, _ := slowTokens(t)
+	mirror, s := hostile.New(t), hostile.New(t)
+	mirror.On("/a", challenging(realm, ""))
+	s.On("/token", issued("quick"))
+	s.On("/a", challenging(s.URL()+"/token", ""), hostile.Answer{})
+	first := guarded(mirror)
+	second := s.RegistryHost(pullResolve)
+	second.Authorizer = first.Authorizer
+	limits := quick
+	limits.Request = time.Second
+	r := newRepository(t, "registry.test", limits, first, second)
+	ask := func(h *Host) error {
+		u := r.URL(h)
+		u.Path = "/a"
+		_, err := r.Get(t.Context(), h, u, "*/*")
+		return err
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- ask(r.hosts[0]) }()
+	for len(mirror.Requests()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := ask(r.hosts[1]); err != nil {
+		t.Errorf("at the other host: %v", err)
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("the first host did not wait for its token: %v", err)
+	default:
+	}
+	if err := <-waits; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want that the token did not come in time", err)
+	}
+}
+
+func TestTokenServiceIsReadToALimit(t *testing.T) {
+	s := hostile.New(t)
+	long := `{"token":"` + strings.Repeat("x", maxTokenAnswer) + `"}`
+	for name, answer := range map[string]hostile.Answer{
+		"long":    hostile.Content("application/json", []byte(long)),
+		"endless": {Header: map[string]string{"Content-Type": "application/json"}, Body: []byte(" "), Endless: true},
+	} {
+		s.On("/token", answer)
+		s.On("/a", challenging(s.URL()+"/token", ""))
+		if _, err := fetch(t, newRepository(t, s.Host(), quick, guarded(s)), "/a"); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v, want ErrTooLarge", name, err)
+		}
+	}
+	var known tokens
+	long = strings.Repeat("x", maxToken+1)
+	for range 2 {
+		token, err := known.get(t.Context(), tokenKey{}, time.Time{}, func(context.Context) (string, time.Duration, error) { return long, time.Hour, nil })
+		if err != nil || token.value != long {
+			t.Errorf("%v, want a long token to serve once", err)
+		}
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	if len(known.known) != 0 {
+		t.Error("a long token is remembered")
+	}
+}

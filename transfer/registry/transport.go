@@ -12,9 +12,10 @@ import (
 const (
 	// idleTime is how long a connection is kept that no request uses.
 	idleTime = 90 * time.Second
-	// maxIdle is how many idle connections a client keeps, to one host and in all: to the
-	// registry, its token service and its storage.
-	maxIdlePerHost, maxIdle = 8, 24
+	// maxIdlePerHost is how many idle connections a client keeps to one host.
+	maxIdlePerHost = 8
+	// maxIdle is how many it keeps in all: to the registry, its token service and its storage.
+	maxIdle = 24
 	// LargeBlob is the size in bytes from which a blob comes over a connection of its own:
 	// one HTTP/2 connection has one window of flow control for all its streams.
 	LargeBlob = 8 << 20
