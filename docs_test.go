@@ -168,6 +168,21 @@ func TestHostileInputNamesItsTests(t *testing.T) {
 	}
 }
 
+// What unknown means is said in the same words everywhere.
+func TestUnknownIsDefinedInTheSameWords(t *testing.T) {
+	const words = "what refers to it is not known in full"
+	for _, page := range []string{"README.md", "docs/architecture.md", "docs/ctr.md", "docs/hostile-input.md", "docs/metrics.md", "transfer/labels/status.go"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain := strings.ReplaceAll(string(text), "//", "")
+		if !strings.Contains(strings.Join(strings.Fields(plain), " "), words) {
+			t.Errorf("%s does not say of unknown that %s", page, words)
+		}
+	}
+}
+
 // The pages name files that are there.
 func TestDocsNameFilesOfTheTree(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")

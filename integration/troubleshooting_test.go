@@ -112,6 +112,7 @@ func (s *said) failures() {
 	s.pull(active(rule(`artifact_types = ["all"]`, `on_error = "fail"`)), forbid)
 	s.pull(active(rule(`required = ["application/vnd.example.approval"]`)), nil)
 	s.pull(active(everything), func(r *registry.Registry) { r.Fail(registry.ReferrersFail(http.StatusMethodNotAllowed)) })
+	s.pull(active(everything), func(r *registry.Registry) { r.Fail(registry.ReferrersFail(http.StatusNoContent)) })
 	reg := startRegistry(s.t, registry.Olareg)
 	wholeFixture(s.f, s.t, reg)
 	d := startDaemon(s.t, active(everything))

@@ -103,6 +103,7 @@ func (q *query) repository() (*registry.Repository, error) {
 	}
 	r.OnRequest(q.t.config.Metrics.Request)
 	r.SetNotices(&q.t.notices)
+	r.SetCapabilities(&q.t.capabilities)
 	return r, nil
 }
 

@@ -53,11 +53,12 @@ type Config struct {
 // Transferrer is a transfer.Transferrer whose pulls bring the image's referrers and
 // whose pushes carry them.
 type Transferrer struct {
-	config    Config
-	labeler   *stored.Labeler
-	pushLocks push.Locks
-	sessions  registry.Sessions
-	notices   registry.Notices
+	config       Config
+	labeler      *stored.Labeler
+	pushLocks    push.Locks
+	sessions     registry.Sessions
+	notices      registry.Notices
+	capabilities registry.Capabilities
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)

@@ -10,7 +10,8 @@ import (
 
 // Index is a listing: an image index whose entries are the referrers of a subject.
 type Index struct {
-	Entries []Entry // at most MaxDescriptors
+	MediaType string  // that it says of itself: an image index's, or ""
+	Entries   []Entry // at most MaxDescriptors
 	// More says that the index holds more than Entries.
 	More bool
 }
@@ -28,14 +29,13 @@ type Entry struct {
 // index: the error is errdefs.ErrInvalidArgument.
 func ParseIndex(data []byte) (*Index, error) {
 	var (
-		index     Index
-		version   int
-		mediaType string
-		present   bool
+		index   Index
+		version int
+		present bool
 	)
 	err := readDocument(data, members{
 		"schemaVersion": into(&version),
-		"mediaType":     into(&mediaType),
+		"mediaType":     into(&index.MediaType),
 		"manifests": func(value jsontext.Value) error {
 			present = true
 			return readArray(value, func(element jsontext.Value) (bool, error) {
@@ -53,8 +53,8 @@ func ParseIndex(data []byte) (*Index, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case mediaType != "" && mediaType != ocispec.MediaTypeImageIndex:
-		return nil, fmt.Errorf("not an image index but %.80q: %w", mediaType, errdefs.ErrInvalidArgument)
+	case index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex:
+		return nil, fmt.Errorf("not an image index but %.80q: %w", index.MediaType, errdefs.ErrInvalidArgument)
 	case version != 0 && version != 2:
 		return nil, fmt.Errorf("image index of schemaVersion %d, only 2 is known: %w", version, errdefs.ErrInvalidArgument)
 	case !present:

@@ -12,7 +12,7 @@ const (
 	Present Status = "present"
 	// Absent says that every host asked answered that there are none.
 	Absent Status = "absent"
-	// Unknown says that it could not be learnt, at least not in full.
+	// Unknown says that what refers to it is not known in full.
 	Unknown Status = "unknown"
 	// Truncated says that there are more than a limit let in.
 	Truncated Status = "truncated"

@@ -64,6 +64,8 @@ func (r *Repository) CosignTag(ctx context.Context, subject digest.Digest, kind 
 	for _, h := range hosts {
 		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), AcceptAny)
 		switch {
+		case a != nil && a.Code == http.StatusOK && !images.IsManifestType(a.MediaType()): // whatever its size
+			add(h, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
 		case errors.Is(err, ErrTooLarge):
 			add(h, a.Code, labels.Truncated, err.Error())
 		case err != nil:
@@ -72,8 +74,6 @@ func (r *Repository) CosignTag(ctx context.Context, subject digest.Digest, kind 
 			add(h, a.Code, labels.Absent, "")
 		case a.Code != http.StatusOK:
 			add(h, a.Code, labels.Unknown, http.StatusText(a.Code))
-		case !images.IsManifestType(a.MediaType()):
-			add(h, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
 		default:
 			add(h, a.Code, labels.Present, "")
 			return &CosignArtifact{

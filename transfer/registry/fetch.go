@@ -44,6 +44,14 @@ func (a *Response) StatusCode() int {
 	return a.Code
 }
 
+// address returns where the answer came from, nil where none came.
+func (a *Response) address() *url.URL {
+	if a == nil {
+		return nil
+	}
+	return a.URL
+}
+
 // MediaType returns the content type without its parameters, in lower case.
 func (a *Response) MediaType() string {
 	name, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
@@ -55,8 +63,12 @@ func (a *Response) MediaType() string {
 // other errors are of the transport. With an error, the answer is what came of it,
 // or nil.
 func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Response, error) {
+	return r.read(ctx, h, request{method: http.MethodGet, url: u, accept: accept})
+}
+
+func (r *Repository) read(ctx context.Context, h *Host, q request) (*Response, error) {
 	var a *Response
-	err := r.get(ctx, h, u, accept, func(resp *http.Response) (err error) {
+	err := r.perform(ctx, h, q, func(resp *http.Response) (err error) {
 		a = &Response{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
 		if resp.StatusCode != http.StatusOK {
 			discard(resp.Body)

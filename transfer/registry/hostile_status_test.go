@@ -38,11 +38,11 @@ func TestHostileAnswers(t *testing.T) {
 		{name: "three pages", script: answering(valid.With("Link", next("?page=2")), hostile.Index(entry(2)).With("Link", next("?page=3")), hostile.Index(entry(3))),
 			status: labels.Present, referrers: entries(1, 3), answers: []string{"referrers, page 3: 200 present"}, requests: []string{api, api, api}},
 		{name: "200 text/html", script: answering(hostile.Content("text/html", []byte("<html></html>"))),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "200 text/html that holds a listing", script: answering(valid.With("Content-Type", "text/html")),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "200 without a content type", script: answering(hostile.Content("", []byte(`{"schemaVersion":2,"manifests":[]}`))),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "429 with Retry-After, then the listing", script: answering(hostile.Status(429).With("Retry-After", "3600"), valid),
 			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api, api}},
 		{name: "body at one byte a second", script: answering(hostile.Answer{Header: valid.Header, Body: valid.Body, Drip: time.Second}),
@@ -81,7 +81,7 @@ func TestHostileAnswers(t *testing.T) {
 		"nested for ever":       `{"schemaVersion":2,"manifests":` + strings.Repeat("[", 1<<20),
 	} {
 		rows = append(rows, row{name: "200 with an index that is none: " + name, script: answering(hostile.Content(ocispec.MediaTypeImageIndex, []byte(body))),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}})
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}})
 	}
 	for name, target := range map[string]string{
 		"another host":           "http://registry.invalid" + api,

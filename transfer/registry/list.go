@@ -150,15 +150,27 @@ type lister struct {
 }
 
 func (l *lister) answer(request string, code int, status labels.Status, detail string) labels.Status {
-	a := outcome.Answer{Host: l.host.Host, Mirror: l.repo.IsMirror(l.host), Via: l.via, Request: request, Code: code, Status: status, Detail: outcome.Shorten(detail)}
-	if status == labels.Truncated {
-		a.Limit = outcome.LimitListing
+	l.listing.Answers = append(l.listing.Answers, outcome.Answer{Host: l.host.Host, Mirror: l.repo.IsMirror(l.host), Via: l.via, Request: request, Code: code, Status: status, Detail: outcome.Shorten(detail)})
+	return status
+}
+
+// cut is the answer of a listing that a limit cut. It is truncated only where it listed
+// something: whoever lists nothing must not pass for one that lists too much.
+func (l *lister) cut(request string, code int, detail string) labels.Status {
+	status := labels.Truncated
+	if l.valid == 0 && l.refused != labels.Truncated {
+		status = labels.Unknown
 	}
-	l.listing.Answers = append(l.listing.Answers, a)
+	l.answer(request, code, status, detail)
+	l.listing.Answers[len(l.listing.Answers)-1].Limit = outcome.LimitListing
 	return status
 }
 
 func (l *lister) list(ctx context.Context) labels.Status {
+	if told, k, ok := l.repo.recall(ctx, l.host, l.endpoint()); ok {
+		l.answer("referrers", 0, k.status(), told)
+		return l.fallback(ctx, k).Worse(k.status())
+	}
 	next := l.repo.URL(l.host, "referrers", l.subject.String())
 	visited := map[string]bool{}
 	listed := 0
@@ -168,53 +180,76 @@ func (l *lister) list(ctx context.Context) labels.Status {
 			request = fmt.Sprintf("referrers, page %d", page)
 		}
 		visited[next.String()] = true
-		a, index, status := l.page(ctx, request, next)
-		if index == nil {
-			switch {
-			case a == nil:
-				return status
-			case page > 1:
-				return l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
+		a, index, err := l.readPage(ctx, next)
+		code := a.StatusCode()
+		if page == 1 && err != nil {
+			if k, ok := l.lack(ctx, next, a, err); ok {
+				return l.withoutEndpoint(ctx, request, k)
 			}
-			l.answer(request, a.Code, "", "no such endpoint")
-			l.noteMissing(ctx, a.Code)
-			return l.fallback(ctx, a.Code)
+		}
+		switch {
+		case errors.Is(err, ErrTooLarge):
+			return l.cut(request, code, err.Error())
+		case err != nil:
+			return l.answer(request, code, labels.Unknown, err.Error())
 		}
 		listed += len(index.Entries)
 		if !l.addEntries(index) {
-			return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
+			return l.cut(request, code, fmt.Sprintf("more than %d entries", MaxEntries))
 		}
-		link, err := nextPage(a.Header, a.URL)
-		if link != nil && !SameHost(a.URL, next) {
-			// Its pages would be asked for with the registry's credentials.
-			err = fmt.Errorf("the listing was redirected to %s, whose further pages are not followed: %w", a.URL.Host, errdefs.ErrPermissionDenied)
-		}
-		if link != nil {
-			link = l.keepNamespace(link)
-		}
+		link, err := l.nextPage(a, next)
 		switch {
 		case err != nil:
-			return l.answer(request, a.Code, labels.Unknown, err.Error())
-		case link == nil && listed == 0:
-			return l.answer(request, a.Code, labels.Absent, "")
-		case link == nil && l.valid == 0:
-			return l.noneCanBe(request, a.Code, listed)
+			return l.answer(request, code, labels.Unknown, err.Error())
 		case link == nil:
-			return l.answer(request, a.Code, labels.Present, fmt.Sprintf("%d listed", listed))
+			return l.listed(request, code, listed)
 		case visited[link.String()]:
-			return l.answer(request, a.Code, labels.Truncated, "its pages lead in a circle")
+			return l.cut(request, code, "its pages lead in a circle")
 		case page == MaxPages:
-			return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d pages", MaxPages))
+			return l.cut(request, code, fmt.Sprintf("more than %d pages", MaxPages))
 		}
 		next = link
 	}
+}
+
+// readPage reads one page of the listing.
+func (l *lister) readPage(ctx context.Context, u *url.URL) (*Response, *artifact.Index, error) {
+	ctx, done := l.repo.endpoints.await(ctx, l.endpoint())
+	defer done()
+	a, err := l.repo.read(ctx, l.host, request{method: http.MethodGet, url: u, accept: ocispec.MediaTypeImageIndex, impatient: true})
+	index, err := parseListing(a, err)
+	return a, index, err
+}
+
+// nextPage returns the address of the page after the one that came from the address.
+func (l *lister) nextPage(a *Response, asked *url.URL) (*url.URL, error) {
+	link, err := nextPage(a.Header, a.URL)
+	if link == nil {
+		return nil, err
+	}
+	if !SameHost(a.URL, asked) {
+		// Its pages would be asked for with the registry's credentials.
+		return nil, fmt.Errorf("the listing was redirected to %s, whose further pages are not followed: %w", a.URL.Host, errdefs.ErrPermissionDenied)
+	}
+	return l.keepNamespace(link), err
+}
+
+// listed is the answer of a listing that was read to its end.
+func (l *lister) listed(request string, code, listed int) labels.Status {
+	switch {
+	case listed == 0:
+		return l.answer(request, code, labels.Absent, "")
+	case l.valid == 0:
+		return l.noneCanBe(request, code, listed)
+	}
+	return l.answer(request, code, labels.Present, fmt.Sprintf("%d listed", listed))
 }
 
 // noneCanBe is the answer of a listing whose entries were all refused: truncated where
 // only limits did so.
 func (l *lister) noneCanBe(request string, code, listed int) labels.Status {
 	if l.refused == labels.Truncated {
-		return l.answer(request, code, labels.Truncated, fmt.Sprintf("%d listed, of which none is within the limits", listed))
+		return l.cut(request, code, fmt.Sprintf("%d listed, of which none is within the limits", listed))
 	}
 	return l.answer(request, code, labels.Unknown, fmt.Sprintf("%d listed, of which none can be a referrer", listed))
 }
@@ -230,90 +265,6 @@ func (l *lister) keepNamespace(link *url.URL) *url.URL {
 	q.Set("ns", ns)
 	link.RawQuery = q.Encode()
 	return link
-}
-
-// noteMissing tells the operator once of a host that has no referrers endpoint, and
-// says so in another way than the specification's 404.
-func (l *lister) noteMissing(ctx context.Context, code int) {
-	if code == http.StatusNotFound {
-		return
-	}
-	if l.repo.notices.first(ofEndpoint, l.host.Host) {
-		log.G(ctx).WithField("host", l.host.Host).WithField("code", code).
-			Warn("referrers: the host's answer is taken to mean that it has no referrers endpoint; its fallback tags are asked for, and an image without one stays unknown")
-	}
-}
-
-// lacksEndpoint says which codes mean that a host has no referrers endpoint. The
-// specification names 404; the others are seen where a router does not know the
-// path.
-func lacksEndpoint(code int) bool {
-	switch code {
-	case http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed,
-		http.StatusNotAcceptable, http.StatusNotImplemented:
-		return true
-	}
-	return false
-}
-
-// fallback reads the listing that registries without the endpoint keep under a
-// tag (OCI distribution-spec, "Referrers Tag Schema"). If there is none, that is
-// the registry's word only if the endpoint answered 404: whatever answers 405 may
-// keep the registry from being asked.
-func (l *lister) fallback(ctx context.Context, endpoint int) labels.Status {
-	l.via = outcome.EndpointFallbackTag
-	tag := FallbackTag(l.subject)
-	request := "tag " + tag
-	if !l.host.Capabilities.Has(docker.HostCapabilityResolve) {
-		return l.answer(request, 0, "", `not asked: the host may not resolve tags (capability "resolve" in hosts.toml)`)
-	}
-	a, index, status := l.page(ctx, request, l.repo.URL(l.host, "manifests", tag))
-	switch {
-	case index == nil && a != nil && a.Code == http.StatusNotFound && endpoint == http.StatusNotFound:
-		return l.answer(request, a.Code, labels.Absent, "")
-	case index == nil && a != nil && a.Code == http.StatusNotFound:
-		return l.answer(request, a.Code, labels.Unknown, fmt.Sprintf("nothing is there, but the endpoint's %d does not say that there are no referrers", endpoint))
-	case index == nil && a != nil:
-		return l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
-	case index == nil:
-		return status
-	case !l.addEntries(index):
-		return l.answer(request, a.Code, labels.Truncated, fmt.Sprintf("more than %d entries", MaxEntries))
-	case len(index.Entries) == 0:
-		return l.answer(request, a.Code, labels.Absent, "")
-	case l.valid == 0:
-		return l.noneCanBe(request, a.Code, len(index.Entries))
-	default:
-		return l.answer(request, a.Code, labels.Present, fmt.Sprintf("%d listed", len(index.Entries)))
-	}
-}
-
-// page reads one page. If the answer holds none, index is nil. The answer is then nil
-// too if its status has been recorded; otherwise its code may mean that the host lacks
-// the endpoint or the tag, which is for the caller to judge.
-func (l *lister) page(ctx context.Context, request string, u *url.URL) (*Response, *artifact.Index, labels.Status) {
-	accept := ocispec.MediaTypeImageIndex
-	if l.via == outcome.EndpointFallbackTag {
-		accept = AcceptAny
-	}
-	a, err := l.repo.Get(ctx, l.host, u, accept)
-	switch {
-	case errors.Is(err, ErrTooLarge):
-		return nil, nil, l.answer(request, a.Code, labels.Truncated, err.Error())
-	case err != nil:
-		return nil, nil, l.answer(request, a.StatusCode(), labels.Unknown, err.Error())
-	case lacksEndpoint(a.Code):
-		return a, nil, labels.Unknown
-	case a.Code != http.StatusOK:
-		return nil, nil, l.answer(request, a.Code, labels.Unknown, http.StatusText(a.Code))
-	case a.MediaType() != ocispec.MediaTypeImageIndex:
-		return nil, nil, l.answer(request, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no listing", a.MediaType()))
-	}
-	index, err := artifact.ParseIndex(a.Body)
-	if err != nil {
-		return nil, nil, l.answer(request, a.Code, labels.Unknown, err.Error())
-	}
-	return a, index, labels.Present
 }
 
 // addEntries adds the entries to the listing, each digest once. It is false where

@@ -213,9 +213,25 @@ func TestRegistryAnswers(t *testing.T) {
 		{name: "404, and an image under the tag", script: missing(404, hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))),
 			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "200 with HTML", script: answering(html),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
-		{name: "200 with another content type", script: answering(hostile.Index(one...).With("Content-Type", "application/json")),
-			status: labels.Unknown, answers: []string{"referrers: 200 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
+		{name: "200 with HTML, and the tag's index", script: func(s *hostile.Server) {
+			s.On(api, html)
+			s.On(tag, hostile.Index(one...))
+		}, status: labels.Unknown, referrers: one, answers: []string{"referrers: 200 unknown", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "204, and the tag's index", script: func(s *hostile.Server) {
+			s.On(api, hostile.Status(204))
+			s.On(tag, hostile.Index(one...))
+		}, status: labels.Unknown, referrers: one, answers: []string{"referrers: 204 unknown", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "200 with JSON that says it is an index, as Harbor before 2.11 wrote", script: answering(hostile.Index(one...).With("Content-Type", "application/json; charset=utf-8")),
+			status: labels.Present, referrers: one, answers: []string{"referrers: 200 present"}, requests: []string{api}},
+		{name: "200 with such JSON and no manifests", script: answering(hostile.Index().With("Content-Type", "application/json")),
+			status: labels.Absent, answers: []string{"referrers: 200 absent"}, requests: []string{api}},
+		{name: "404, and such JSON under the tag", script: missing(404, hostile.Index(one...).With("Content-Type", "application/json")),
+			status: labels.Present, referrers: one, answers: []string{"referrers: 404", "tag: 200 present"}, requests: []string{api, tag}},
+		{name: "200 with JSON that does not say so", script: answering(hostile.Content("application/json", []byte(`{"schemaVersion":2,"manifests":[]}`))),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
+		{name: "200 with another content type", script: answering(hostile.Index(one...).With("Content-Type", "text/plain")),
+			status: labels.Unknown, answers: []string{"referrers: 200 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "404, and the tag's HTML", script: missing(404, html),
 			status: labels.Unknown, answers: []string{"referrers: 404", "tag: 200 unknown"}, requests: []string{api, tag}},
 		{name: "401", script: answering(hostile.Status(401)),
@@ -232,9 +248,9 @@ func TestRegistryAnswers(t *testing.T) {
 			limits: Limits{Request: 200 * time.Millisecond, Backoff: time.Millisecond},
 			status: labels.Unknown, answers: []string{"referrers: 0 unknown"}, requests: []string{api}},
 		{name: "a code that nobody knows", script: answering(hostile.Status(299)),
-			status: labels.Unknown, answers: []string{"referrers: 299 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 299 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 		{name: "204", script: answering(hostile.Status(204)),
-			status: labels.Unknown, answers: []string{"referrers: 204 unknown"}, requests: []string{api}},
+			status: labels.Unknown, answers: []string{"referrers: 204 unknown", "tag: 404 unknown"}, requests: []string{api, tag}},
 	} {
 		tc.run(t)
 	}

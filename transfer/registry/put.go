@@ -33,6 +33,8 @@ func (r *Repository) ForPush() (*Repository, error) {
 		header: r.header,
 		limits: r.limits,
 		push:   true,
+
+		endpoints: &endpoints{},
 	}, nil
 }
 

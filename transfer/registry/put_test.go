@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 )
 
 func forPush(t *testing.T, s *hostile.Server) (*Repository, *Host) {
@@ -114,5 +115,18 @@ func TestHas(t *testing.T) {
 		if _, err := r.Has(t.Context(), h, ocispec.MediaTypeImageManifest, dgst); err == nil {
 			t.Errorf("%d is taken for an answer", code)
 		}
+	}
+}
+
+// A push asks what is listed: its repository can do that like any other.
+func TestRepositoryOfAPushLists(t *testing.T) {
+	s := hostile.New(t)
+	s.On(api, hostile.Index(entry(1)))
+	r, err := repositoryAt(t, s.Host(), twice, s.RegistryHost(byDefault)).ForPush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := r.List(t.Context(), subject); err != nil || l.Status != labels.Present {
+		t.Errorf("%s, %v, want present", l.Status, err)
 	}
 }

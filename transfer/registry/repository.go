@@ -69,9 +69,11 @@ type Repository struct {
 	header http.Header
 	limits Limits
 
-	onRequest func(Operation, int)
-	notices   *Notices
-	push      bool // requests ask for a token that may push
+	onRequest    func(Operation, int)
+	notices      *Notices
+	capabilities *Capabilities
+	endpoints    *endpoints
+	push         bool // requests ask for a token that may push
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.
@@ -97,6 +99,8 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 		name:   strings.TrimPrefix(spec.Locator, spec.Hostname()+"/"),
 		header: header.Clone(),
 		limits: limits.withDefaults(),
+
+		endpoints: &endpoints{},
 	}
 	// A resolver takes the client's Accept for itself; here each request
 	// knows its own.

@@ -43,6 +43,9 @@ type request struct {
 	accept      string
 	contentType string // of the body
 	body        []byte // nil sends none
+	// impatient takes the first answer of another host, to which a redirect led: a site
+	// that has nothing to do with the registry may ask to come back later for ever.
+	impatient bool
 }
 
 // get reads an address, see perform.
@@ -61,10 +64,13 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		}
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
-		h.health.note(resp, err, last)
+		foreign := q.foreign(resp, err)
+		if !foreign {
+			h.health.note(resp, err, last)
+		}
 		wait := r.wait(attempt, resp)
 		switch {
-		case err == nil && (last || !passing(resp.StatusCode)):
+		case err == nil && (last || !passing(resp.StatusCode) || foreign):
 			err = use(resp)
 			if cerr := resp.Body.Close(); err == nil && cerr != nil {
 				err = cerr
@@ -194,7 +200,7 @@ func (r *Repository) do(ctx context.Context, h *Host, q request) (*http.Response
 		h.markDown(err)
 	}
 	cancel(nil)
-	return nil, fmt.Errorf("%s %s: %w", q.method, redact(asked), err)
+	return nil, failedAt(q, asked, err)
 }
 
 // send sends the request, and within its time a few times where a connection is refused. It

@@ -6,7 +6,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/image"
-	ociregistry "github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/platforms"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
@@ -19,7 +19,7 @@ func ExampleNew() {
 	const ref = "registry.example.com/prod/app:v1"
 	pull := func(ctx context.Context, client transfer.Transferrer) error { // containerd's client is one
 		src, err := source.New(ctx, ref,
-			source.WithRegistry(ociregistry.WithHostDir("/etc/containerd/certs.d")),
+			source.WithRegistry(registry.WithHostDir("/etc/containerd/certs.d")),
 			source.WithSelection(&api.Selection{ArtifactTypes: []string{"signatures", "sboms"}}))
 		if err != nil {
 			return err

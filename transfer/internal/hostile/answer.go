@@ -66,6 +66,17 @@ func (a Answer) With(key, value string) Answer {
 	return a
 }
 
+// code returns the status that is sent, 0 where none is.
+func (a Answer) code() int {
+	switch {
+	case a.Drop || a.Hang:
+		return 0
+	case a.Code == 0:
+		return http.StatusOK
+	}
+	return a.Code
+}
+
 func (a Answer) write(w http.ResponseWriter, r *http.Request, closed <-chan struct{}) {
 	gone := func(wait <-chan time.Time) bool {
 		select {
@@ -92,11 +103,7 @@ func (a Answer) write(w http.ResponseWriter, r *http.Request, closed <-chan stru
 	case a.Announce == 0 && !a.Endless:
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.Body)))
 	}
-	code := a.Code
-	if code == 0 {
-		code = http.StatusOK
-	}
-	w.WriteHeader(code)
+	w.WriteHeader(a.code())
 	flush := http.NewResponseController(w).Flush
 	_ = flush() // a client that has left is no concern of the script
 	for a.Endless && !gone(closedTime) {

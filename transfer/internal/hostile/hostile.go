@@ -29,7 +29,11 @@ type Server struct {
 	mu       sync.Mutex
 	script   map[string][]Answer
 	requests []Request
+	required requirement
 }
+
+// requirement is what requests below /v2/ must have, but for those to the token service.
+type requirement struct{ challenge, authorization, service string }
 
 // Request is one that the server received.
 type Request struct {
@@ -39,6 +43,7 @@ type Request struct {
 	Query  string
 	Header http.Header
 	Body   []byte // its first mebibyte
+	Code   int    // that it was answered with, 0 for none
 }
 
 // New starts a server that ends with the test.
@@ -70,9 +75,19 @@ func (s *Server) On(path string, answers ...Answer) {
 	s.script[path] = answers
 }
 
+// Require has paths below /v2/ answer 401, with the challenge, to requests that do not have
+// the authorization, all but the token service's. What they are scripted to answer waits for
+// one that has.
+func (s *Server) Require(challenge, authorization, service string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.required = requirement{challenge, authorization, service}
+}
+
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // what came before a client left
 	s.mu.Lock()
+	answer := s.next(r)
 	s.requests = append(s.requests, Request{
 		Time:   time.Now(),
 		Method: r.Method,
@@ -80,16 +95,27 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		Query:  r.URL.RawQuery,
 		Header: r.Header.Clone(),
 		Body:   body,
+		Code:   answer.code(),
 	})
-	answer := Status(http.StatusNotFound)
-	if answers := s.script[r.URL.Path]; len(answers) > 0 {
-		answer = answers[0]
-		if len(answers) > 1 {
-			s.script[r.URL.Path] = answers[1:]
-		}
-	}
 	s.mu.Unlock()
 	answer.write(w, r, s.closed)
+}
+
+// next takes the answer to the request out of the script.
+func (s *Server) next(r *http.Request) Answer {
+	if q := s.required; q.challenge != "" && strings.HasPrefix(r.URL.Path, "/v2/") &&
+		r.URL.Path != q.service && r.Header.Get("Authorization") != q.authorization {
+		return Status(http.StatusUnauthorized).With("WWW-Authenticate", q.challenge)
+	}
+	answers := s.script[r.URL.Path]
+	switch len(answers) {
+	case 0:
+		return Status(http.StatusNotFound)
+	case 1:
+		return answers[0]
+	}
+	s.script[r.URL.Path] = answers[1:]
+	return answers[0]
 }
 
 // Requests returns what was asked until now, in order.

@@ -99,3 +99,38 @@ func TestAnswersThatNeverEndEndWithTheirClient(t *testing.T) {
 	}
 	// The server's end waits for its answers: the test hangs if they go on.
 }
+
+func TestRequiredAuthorization(t *testing.T) {
+	s := New(t)
+	s.Require(`Basic realm="r"`, "Basic b2s=", "/v2/token")
+	s.On("/v2/a", Status(http.StatusTeapot))
+	ask := func(path, authorization string) *http.Response {
+		req, err := http.NewRequest(http.MethodGet, s.URL()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", authorization)
+		resp, err := (&http.Client{Transport: s.Transport()}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	if resp := ask("/v2/a", "Basic bm8="); resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != `Basic realm="r"` {
+		t.Errorf("%d with %v, want 401 and the challenge", resp.StatusCode, resp.Header)
+	}
+	if resp := ask("/v2/a", "Basic b2s="); resp.StatusCode != http.StatusTeapot {
+		t.Errorf("%d, want what is scripted", resp.StatusCode)
+	}
+	if resp := ask("/v2/token", ""); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%d, want 404: a token service asks for nothing", resp.StatusCode)
+	}
+	var codes []int
+	for _, r := range s.Requests() {
+		codes = append(codes, r.Code)
+	}
+	if want := []int{401, 418, 404}; !slices.Equal(codes, want) {
+		t.Errorf("recorded %v, want %v", codes, want)
+	}
+}
