@@ -74,7 +74,7 @@ type Fetcher struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	asked func()        // the first layer is asked for
+	asked func()        // a layer of the manifest is asked for, the first time
 	ask   chan struct{} // closed then
 	end   func()        // no further layer will be asked for
 	ended chan struct{} // closed then
@@ -125,7 +125,6 @@ func (f *Fetcher) Expect(children []ocispec.Descriptor) {
 // layer that could not be opened, comes from the pull's own fetcher.
 func (f *Fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	if images.IsLayerType(desc.MediaType) {
-		f.asked()
 		f.config.Layers.needed(desc.Digest)
 		if s := f.claim(desc); s != nil {
 			again := func() (io.ReadCloser, error) { return f.config.Fetcher.Fetch(ctx, desc) }
@@ -139,10 +138,14 @@ func (f *Fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCl
 	return f.config.Fetcher.Fetch(ctx, desc)
 }
 
+// claim returns the layer's stream, once.
 func (f *Fetcher) claim(desc ocispec.Descriptor) *stream {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.unasked, desc.Digest)
+	if _, ok := f.unasked[desc.Digest]; ok {
+		delete(f.unasked, desc.Digest)
+		f.asked()
+	}
 	s := f.streams[desc.Digest]
 	if s == nil || s.desc.Size != desc.Size || len(desc.URLs) > 0 {
 		return nil
