@@ -35,13 +35,14 @@ var (
 		"registry": {imports: append([]string{"outcome"}, facts...), http: true},
 		"source":   {imports: append([]string{"registry", "outcome", "api"}, facts...), http: true},
 
+		"ahead":   {imports: facts},
 		"gather":  {imports: append(slices.Clone(asking), "stored")},
 		"push":    {imports: append(slices.Clone(asking), "stored"), http: true},
 		"archive": {imports: store},
 		"explain": {imports: append([]string{"api"}, values...)},
 		"metrics": {imports: append([]string{"registry"}, values...)},
 
-		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "api"}, asking...)},
+		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "ahead", "api"}, asking...)},
 		"service":  {imports: []string{"source", "archive"}},
 		"plugin":   {imports: append([]string{"transfer", "service", "gather", "metrics"}, values...), http: true},
 

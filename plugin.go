@@ -17,6 +17,7 @@
 //	transfer            the wrapper around containerd's local transfer service
 //	transfer/source     the image source: registry hosts, credentials, wire form
 //	transfer/policy     what to take: rules, sets, decisions with their reasons
+//	transfer/ahead      opening an image's layers before its config is known
 //	transfer/gather     one pull's work: subjects in, content store out
 //	transfer/registry   one client: what refers to a subject, bounded requests
 //	transfer/outcome    what a pull found, took and skipped, and why
@@ -113,7 +114,7 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", pluginName, err)
 	}
-	local, err := initLocal(ic, config.Local)
+	local, snapshotters, err := initLocal(ic, config.Local)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +142,8 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		Export:  config.Export,
 		Metrics: counted,
 		Push:    config.Push,
+
+		Snapshotters: snapshotters,
 	})}, nil
 }
 
@@ -166,25 +169,26 @@ var (
 )
 
 // initLocal initializes the disabled local plugin from its own registration, so
-// that its settings, defaults and unpack configuration stay containerd's own.
-func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Transferrer, error) {
+// that its settings, defaults and unpack configuration stay containerd's own. It also returns
+// the snapshotters that need the content of every layer.
+func initLocal(ic *plugin.InitContext, settings map[string]any) (ctransfer.Transferrer, []string, error) {
 	for _, r := range registry.Graph(func(*plugin.Registration) bool { return false }) {
 		if r.Type != plugins.TransferPlugin || r.ID != stockTransferID {
 			continue
 		}
 		config := copyConfig(r.Config)
 		if _, err := decode(settings, config); err != nil {
-			return nil, fmt.Errorf("configuration of %s, table local: %w", pluginName, err)
+			return nil, nil, fmt.Errorf("configuration of %s, table local: %w", pluginName, err)
 		}
 		lic := *ic
 		lic.Config = config
 		instance, err := r.InitFn(&lic)
 		if err != nil {
-			return nil, fmt.Errorf("initialize %s: %w", stockTransfer, err)
+			return nil, nil, fmt.Errorf("initialize %s: %w", stockTransfer, err)
 		}
-		return instance.(ctransfer.Transferrer), nil
+		return instance.(ctransfer.Transferrer), needLayers(ic, config), nil
 	}
-	return nil, fmt.Errorf("%s is not registered: %w", stockTransfer, plugin.ErrPluginNotFound)
+	return nil, nil, fmt.Errorf("%s is not registered: %w", stockTransfer, plugin.ErrPluginNotFound)
 }
 
 // copyConfig copies what a plugin's registered configuration points at, so that its

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/ahead"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -44,7 +45,8 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	}
 	defer p.close()
 	p.expect(ctx)
-	err = t.config.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p}, &pullStore{destination: destination{dst}, p: p}, transfer.WithProgress(progress))
+	to := destination{dst}
+	err = t.config.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p, unpacks: to.UnpackPlatforms()}, &pullStore{destination: to, p: p}, transfer.WithProgress(progress))
 	t.config.Metrics.Pull(p.ended(err))
 	return err
 }
@@ -54,6 +56,7 @@ type pull struct {
 	*query
 	cannotAsk error          // why no registry is asked for referrers, or nil
 	prefetch  *prefetch      // nil where the image was not there
+	ahead     *ahead.Fetcher // nil where no layer is opened ahead
 	ending    metrics.Ending // "" until the referrers are in, or given up
 }
 
@@ -165,6 +168,9 @@ func (p *pull) ended(err error) metrics.Ending {
 }
 
 func (p *pull) close() {
+	if p.ahead != nil {
+		p.ahead.Close()
+	}
 	p.query.close()
 	if p.prefetch != nil {
 		p.prefetch.close()
@@ -173,11 +179,13 @@ func (p *pull) close() {
 
 // The wrapped service sees a pull's source and destination through these two.
 
-// pullSource is the image's source, watched for the moment it is resolved.
+// pullSource is the image's source, watched for the moment it is resolved. Its Fetcher is in
+// layers_ahead.go.
 type pullSource struct {
 	transfer.ImageFetcher
-	p    *pull
-	opts []transfer.ImageResolverOption
+	p       *pull
+	opts    []transfer.ImageResolverOption
+	unpacks []transfer.UnpackConfiguration // of the destination
 }
 
 var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
@@ -187,16 +195,12 @@ func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, e
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}
-	err = s.p.resolved(ctx, name, desc)
-	if setter, ok := s.ImageFetcher.(transfer.ImageResolverOptionSetter); ok {
-		setter.SetResolverOptions(s.opts...)
-	}
-	return name, desc, err
+	return name, desc, s.p.resolved(ctx, name, desc)
 }
 
 // SetResolverOptions implements transfer.ImageResolverOptionSetter. The options
-// hand over the download slots that all pulls of the daemon share. They are passed on once
-// the image is resolved: resolving waits for no slot. The gather reads through a client of
+// hand over the download slots that all pulls of the daemon share. Fetcher passes them on,
+// when the image is resolved: resolving waits for no slot. The gather reads through a client of
 // its own in any case, so that a referrer that hangs holds none.
 func (s *pullSource) SetResolverOptions(opts ...transfer.ImageResolverOption) {
 	s.opts = opts
@@ -222,6 +226,9 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 		children, err := h(ctx, desc)
 		if err == nil {
 			d.p.addChildren(desc, children, wanted, &d.attested)
+			if d.p.ahead != nil && images.IsManifestType(desc.MediaType) {
+				d.p.ahead.Expect(children)
+			}
 		}
 		return children, err
 	}
@@ -230,6 +237,9 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 // Store implements transfer.ImageStorer. The image's content is complete when it
 // is called; no record is written of an image that lacks what is required.
 func (d *pullStore) Store(ctx context.Context, desc ocispec.Descriptor, store images.Store) ([]images.Image, error) {
+	if d.p.ahead != nil {
+		d.p.ahead.End()
+	}
 	if err := d.p.finish(ctx, desc); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/ahead"
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
@@ -36,6 +37,10 @@ type Config struct {
 	Store content.Store
 	// Images says which images are there; nil means that it is not known.
 	Images images.Store
+	// Snapshotters are those that need the content of every layer, as remote ones do not; "" among
+	// them stands for what containerd takes where a client names none. A pull that unpacks
+	// with no others opens layers before it knows the config.
+	Snapshotters []string
 	// Leases keeps what a pull brings in until it is tied to the image.
 	Leases leases.Manager
 	Policy *policy.Policy
@@ -59,6 +64,7 @@ type Transferrer struct {
 	sessions     registry.Sessions
 	notices      registry.Notices
 	capabilities registry.Capabilities
+	layers       ahead.Layers
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
