@@ -115,7 +115,7 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 				of = append(of, r)
 			}
 		}
-		a.referrers(ctx, t, of, selection.Depth()-1, ready)
+		a.referrers(ctx, t, of, selection, selection.Depth()-1, ready)
 		for _, kind := range registry.CosignKinds {
 			if t.asksTag(ctx, s.Digest, of, kind, selection) {
 				a.tag(ctx, tagKey{s.Digest, kind}, ready)
@@ -126,14 +126,17 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 }
 
 // referrers asks for the referrers of referrers.
-func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, depth int, ready <-chan struct{}) {
+func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, selection *policy.Selection, depth int, ready <-chan struct{}) {
 	if depth < 1 {
 		return
 	}
 	for _, r := range of {
+		if !selection.Follows(r.Artifact()) {
+			continue
+		}
 		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.CheckedKey] != "" {
 			a.list(ctx, r.Digest, ready)
-			a.referrers(ctx, t, r.Referrers, depth-1, ready)
+			a.referrers(ctx, t, r.Referrers, selection, depth-1, ready)
 		}
 	}
 }
@@ -144,15 +147,13 @@ func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []s
 	if t.config.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
 		return false
 	}
-	set := artifact.SetOfType(kind.ArtifactType)
+	var listed []artifact.Referrer
 	for _, r := range of {
-		info, err := t.config.Store.Info(ctx, r.Digest)
-		if err == nil && info.Labels[labels.ArtifactTypeKey] == "" && t.config.Cosign == gather.CosignAuto &&
-			artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) == set {
-			return false // the listing has one
+		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.ArtifactTypeKey] == "" {
+			listed = append(listed, r.Artifact())
 		}
 	}
-	return true
+	return !t.config.Cosign.Spares(kind, listed, selection)
 }
 
 // ask makes the request when its time has come.

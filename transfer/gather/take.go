@@ -187,7 +187,7 @@ func (g *Gather) bringContent(a *attempt) {
 		g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
 	}
 	// Its own referrers need not wait for its blobs.
-	if a.subject.depth > 1 {
+	if a.subject.depth > 1 && g.config.Selection.Follows(a.manifest.Referrer()) {
 		if err := g.add(artifact.Plain(a.Descriptor), a.subject.depth-1, false); err != nil {
 			a.subject.skip(a.candidate, labels.Truncated, fmt.Errorf("its own referrers were not asked for: %w", err))
 		}
