@@ -22,7 +22,12 @@ import (
 )
 
 // maxPrefetched is how many questions are asked ahead; the rest waits for its turn.
-const maxPrefetched = 64
+const maxPrefetched = 256
+
+// maxAskedAtOnce is how many of them wait for their answer at a time. Their answers are
+// small, so that it is round trips that count: a hundred referrers, each asked about, cost one
+// more. Registries that speak HTTP/2 answer all of them on one connection.
+const maxAskedAtOnce = 128
 
 // maxPrefetchedBytes is how many bytes of listings, and of manifests that lie under tags, are kept
 // ahead until the gather has read them; what is more is asked for again.
@@ -84,9 +89,8 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 	}
 	a := &prefetch{
 		Repository: reg,
-		// No download is on its way yet, whose slots are free.
-		slots:   semaphore.NewWeighted(2 * int64(p.t.config.Limits.MaxConcurrentDownloads)),
-		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
+		slots:      semaphore.NewWeighted(maxAskedAtOnce),
+		planned:    make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	ctx, a.cancel = context.WithCancel(ctx)
 	a.wg.Go(func() {
