@@ -37,6 +37,8 @@ type Config struct {
 	Local transfer.Transferrer
 	// Store is the content store that Local writes to.
 	Store content.Store
+	// Transaction writes to Store in one transaction; nil where it has none.
+	Transaction stored.Transaction
 	// Images says which images are there; nil means that it is not known.
 	Images images.Store
 	// Leases keeps what a pull brings in until it is tied to the image.
@@ -67,7 +69,11 @@ var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
 func New(config Config) *Transferrer {
-	return &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	labeler := stored.NewLabeler(config.Store)
+	if config.Transaction != nil {
+		labeler.SetTransaction(config.Transaction)
+	}
+	return &Transferrer{config: config, labeler: labeler}
 }
 
 // Transfer implements transfer.Transferrer. The combinations of source and
