@@ -87,6 +87,7 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 	if err != nil {
 		return nil
 	}
+	reg.SetKnown(p.t.knownManifest)
 	a := &prefetch{
 		Repository: reg,
 		slots:      semaphore.NewWeighted(maxAskedAtOnce),
@@ -100,6 +101,20 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 		}
 	})
 	return a
+}
+
+// knownManifest returns a manifest that is stored, nil where there is none. Who asks verifies
+// it.
+func (t *Transferrer) knownManifest(ctx context.Context, dgst digest.Digest) []byte {
+	info, err := t.config.Store.Info(ctx, dgst)
+	if err != nil || info.Size > artifact.MaxManifestSize {
+		return nil
+	}
+	data, err := stored.ReadManifest(ctx, t.config.Store, ocispec.Descriptor{Digest: dgst, Size: info.Size})
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 // plan asks what the last pull asked: it marked each subject.

@@ -102,6 +102,7 @@ func (q *query) repository() (*registry.Repository, error) {
 	}
 	r.OnRequest(q.t.config.Metrics.Request)
 	r.SetNotices(&q.t.notices)
+	r.SetAnswers(&q.t.answers)
 	return r, nil
 }
 

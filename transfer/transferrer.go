@@ -63,6 +63,7 @@ type Transferrer struct {
 	pushLocks push.Locks
 	memory    source.Memory
 	notices   registry.Notices
+	answers   registry.AnswerCache
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)

@@ -53,10 +53,39 @@ func (a *Response) MediaType() string {
 // Get reads the address at the host whole, at most MaxManifestSize bytes. An
 // answer of any status is no error. [ErrTooLarge] marks one over the limit;
 // other errors are of the transport. With an error, the answer is what came of it,
-// or nil.
+// or nil. An answer may be one that is remembered (see [AnswerCache]).
 func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Response, error) {
+	asks := operation(u)
+	if asks == OpTag && r.known != nil {
+		if a, err := r.head(ctx, h, u, accept); a != nil || err != nil {
+			return a, err
+		}
+	}
+	var kept *cachedAnswer
+	if asks == OpReferrers {
+		kept = r.answers.get(u)
+	}
+	a, err := r.read(ctx, h, u, accept, kept)
+	if err == nil && a.Code == http.StatusNotModified && kept != nil { // of another address
+		a, err = r.read(ctx, h, u, accept, nil)
+	}
+	if err == nil && asks != OpManifest {
+		r.answers.put(u, a)
+	}
+	return a, err
+}
+
+// read reads the address, on the condition that it is not what is kept, where anything is.
+func (r *Repository) read(ctx context.Context, h *Host, u *url.URL, accept string, kept *cachedAnswer) (*Response, error) {
+	q := request{method: http.MethodGet, url: u, accept: accept}
+	if kept != nil {
+		q.unless = kept.etag
+	}
 	var a *Response
-	err := r.get(ctx, h, u, accept, func(resp *http.Response) (err error) {
+	err := r.perform(ctx, h, q, func(resp *http.Response) (err error) {
+		if a = kept.unchanged(resp); a != nil {
+			return nil
+		}
 		a = &Response{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
 		if resp.StatusCode != http.StatusOK {
 			discard(resp.Body)

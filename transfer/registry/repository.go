@@ -25,6 +25,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/containerd/v2/version"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -71,6 +72,8 @@ type Repository struct {
 
 	onRequest func(Operation, int)
 	notices   *Notices
+	answers   *AnswerCache
+	known     func(context.Context, digest.Digest) []byte
 	push      bool // requests ask for a token that may push
 }
 

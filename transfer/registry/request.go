@@ -43,6 +43,7 @@ type request struct {
 	accept      string
 	contentType string // of the body
 	body        []byte // nil sends none
+	unless      string // the ETag of what is not to be sent again; "" sends no condition
 }
 
 // get reads an address, see perform.
@@ -148,6 +149,9 @@ func (r *Repository) newRequest(h *Host, q request) (*http.Request, error) {
 	}
 	if q.accept != "" {
 		req.Header.Set("Accept", q.accept)
+	}
+	if q.unless != "" {
+		req.Header.Set("If-None-Match", q.unless)
 	}
 	if q.contentType != "" {
 		req.Header.Set("Content-Type", q.contentType)
