@@ -2,11 +2,19 @@ package integration
 
 import (
 	"fmt"
+	"maps"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // A subject with a hundred referrers, each with one of its own, costs a pull again one
@@ -77,4 +85,84 @@ func span(requests []registry.Request) (first, last time.Time) {
 		}
 	}
 	return first, last
+}
+
+// Docker Hub counts GETs of manifest addresses, by tag or digest, against its limit of pulls.
+// A pull makes no more of them than stock containerd but for the referrers that it takes, and
+// for the listing where that lies under a fallback tag; a pull again makes none. GETs of tags
+// that are not there bring nothing, and are counted apart: a first pull asks for each once.
+func TestManifestsAreCountedAsPullsOnce(t *testing.T) {
+	for _, kind := range []registry.Kind{registry.Olareg, registry.Distribution} {
+		t.Run(string(kind), func(t *testing.T) {
+			reg := startRegistry(t, kind)
+			image := pushSmall(t, reg, "app", "v1", "counted")
+			taken := pushCounted(t, reg, kind, image)
+			// gets returns the GETs of manifests that were answered, and how many were not.
+			gets := func(d *daemon.Daemon) (answered map[string]int, missing int) {
+				reg.Reset()
+				pull(t, d, reg.Host+"/app:v1", "--plain-http")
+				answered = map[string]int{}
+				for _, r := range reg.Requests() {
+					_, reference, ok := strings.Cut(r.Path, "/manifests/")
+					switch {
+					case !ok || r.Method != http.MethodGet:
+					case r.Code == http.StatusNotFound:
+						missing++
+					case reference == "v1": // stock containerd gets it by its digest
+						answered[image.Digest.String()]++
+					default:
+						answered[reference]++
+					}
+				}
+				return answered, missing
+			}
+			plain, ours := startDaemon(t, stock), startDaemon(t, active(everything))
+			want, _ := gets(plain)
+			for _, reference := range taken {
+				want[reference] = 1
+			}
+			got, missing := gets(ours)
+			// .att of the image, as the listing has an SBOM; and the fallback tag of the SBOM.
+			absent := 1
+			if kind == registry.Distribution {
+				absent = 2
+			}
+			if !maps.Equal(got, want) || missing != absent {
+				t.Errorf("a pull: %v, and %d of tags that are not there; want %v, and %d", got, missing, want, absent)
+			}
+			want, _ = gets(plain)
+			if got, missing = gets(ours); !maps.Equal(got, want) || missing != 0 {
+				t.Errorf("a pull again: %v, and %d of tags that are not there; want %v", got, missing, want)
+			}
+			if n := len(ls(t, ours, reg.Host+"/app:v1").Referrers); n != 2 {
+				t.Errorf("%d referrers are stored, want an SBOM and a signature", n)
+			}
+		})
+	}
+}
+
+// pushCounted gives the image an SBOM that is listed and a signature under cosign's tag, and
+// returns the references that a pull must get for them.
+func pushCounted(t *testing.T, reg *registry.Registry, kind registry.Kind, image small) []string {
+	t.Helper()
+	sbom, _ := attach(t, reg, "app", image.Descriptor, "application/spdx+json", []byte("sbom"))
+	layer := []byte("signed")
+	if _, err := reg.PushBlob(testContext(t), "app", layer); err != nil {
+		t.Fatal(err)
+	}
+	config := ocispec.DescriptorEmptyJSON
+	config.MediaType = ocispec.MediaTypeImageConfig // as cosign's
+	signature := client.CosignKinds[0].Tag(image.Digest)
+	put(t, reg, signature, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config,
+		Layers: []ocispec.Descriptor{{MediaType: "application/vnd.dev.cosign.simplesigning.v1+json", Digest: digest.FromBytes(layer), Size: int64(len(layer))}},
+	})
+	taken := []string{sbom.Digest.String(), signature}
+	if kind == registry.Distribution {
+		put(t, reg, client.FallbackTag(image.Digest), ocispec.MediaTypeImageIndex, ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{sbom},
+		})
+		taken = append(taken, client.FallbackTag(image.Digest))
+	}
+	return taken
 }
