@@ -38,6 +38,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/streaming"
 	ctransfer "github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/plugins"
@@ -46,6 +47,7 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/prometheus/client_golang/prometheus"
+	bolt "go.etcd.io/bbolt"
 
 	// The stock plugins must be registered, and so initialized, before these:
 	// whether they are there tells whether they are enabled.
@@ -132,19 +134,28 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		return nil, err
 	}
 	return &guard{ic: ic, Transferrer: transfer.New(transfer.Config{
-		Local:   local,
-		Store:   m.(*metadata.DB).ContentStore(),
-		Images:  metadata.NewImageStore(m.(*metadata.DB)),
-		Leases:  l.(leases.Manager),
-		Policy:  rules,
-		Limits:  config.limits(),
-		Cosign:  config.CosignTags,
-		Export:  config.Export,
-		Metrics: counted,
-		Push:    config.Push,
+		Local:       local,
+		Store:       m.(*metadata.DB).ContentStore(),
+		Transaction: transactions(m.(*metadata.DB)),
+		Images:      metadata.NewImageStore(m.(*metadata.DB)),
+		Leases:      l.(leases.Manager),
+		Policy:      rules,
+		Limits:      config.limits(),
+		Cosign:      config.CosignTags,
+		Export:      config.Export,
+		Metrics:     counted,
+		Push:        config.Push,
 
 		Snapshotters: snapshotters,
 	})}, nil
+}
+
+// transactions has the stores of the database, which look for a transaction in the context,
+// write in one.
+func transactions(db *metadata.DB) func(context.Context, func(context.Context) error) error {
+	return func(ctx context.Context, f func(context.Context) error) error {
+		return db.Update(func(tx *bolt.Tx) error { return f(boltutil.WithTransaction(ctx, tx)) })
+	}
 }
 
 // guard refuses every transfer where the stock service is enabled, which loses what the

@@ -60,14 +60,14 @@ func blobs(f *fixture.Fixture, entries ...string) map[string]int {
 	return out
 }
 
-// Every request of a pull with its referrers: one token, one listing a subject, one
-// GET for each manifest taken, one for each blob; and of the image itself no
+// Every request of a pull with its referrers: one token, one listing a subject, signatures
+// among them since the rule names its depth, one GET for each manifest taken, one for each blob; and of the image itself no
 // more than stock containerd makes.
 func TestEveryRequestOfAPull(t *testing.T) {
 	f := loadFixture(t)
 	reg := startRegistry(t, registry.Olareg, registry.WithToken("user", "secret"))
 	wholeFixture(f, t, reg)
-	d := startDaemon(t, active("cosign_tags = \"never\"\n"+everything))
+	d := startDaemon(t, active("cosign_tags = \"never\"\n"+everything+"depth = 2\n"))
 	image := reg.Host + "/app:v1"
 	taken := []string{fixture.CosignSignature, fixture.CosignSBOM, fixture.Notation, fixture.SBOM, fixture.SBOMSignature, fixture.VEX}
 

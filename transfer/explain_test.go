@@ -37,7 +37,7 @@ func TestExplanationJSON(t *testing.T) {
 	b.put("empty", ocispec.MediaTypeEmptyJSON, ocispec.DescriptorEmptyJSON.Data)
 	known := b.put("known", ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "text/known", Config: ocispec.DescriptorEmptyJSON, Subject: &app})
 	sbom := b.put("sbom", ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "application/spdx+json", Config: ocispec.DescriptorEmptyJSON, Subject: &app})
-	if err := stored.NewLabeler(b.store).Tie(b.ctx, app.Digest, []digest.Digest{sbom.Digest, known.Digest}, nil); err != nil {
+	if err := stored.NewLabeler(b.store).Tie(b.ctx, app.Digest, sbom.Digest, known.Digest); err != nil {
 		t.Fatal(err)
 	}
 	elsewhere := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 1}

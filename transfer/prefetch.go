@@ -22,7 +22,12 @@ import (
 )
 
 // maxPrefetched is how many questions are asked ahead; the rest waits for its turn.
-const maxPrefetched = 64
+const maxPrefetched = 256
+
+// maxAskedAtOnce is how many of them wait for their answer at a time. Their answers are
+// small, so that it is round trips that count: a hundred referrers, each asked about, cost one
+// more. Registries that speak HTTP/2 answer all of them on one connection.
+const maxAskedAtOnce = 128
 
 // maxPrefetchedBytes is how many bytes of listings, and of manifests that lie under tags, are kept
 // ahead until the gather has read them; what is more is asked for again.
@@ -40,6 +45,9 @@ type prefetch struct {
 	slots    *semaphore.Weighted
 	wg       sync.WaitGroup
 	reserved atomic.Int64 // bytes of what has not been read
+
+	ready chan struct{} // closed when requests would not be refused for want of a token
+	start func()        // closes it, once
 
 	planned chan struct{} // closed when the maps are whole; they only lose entries then
 
@@ -75,31 +83,50 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 		return nil
 	}
 	selection, err := p.selects(spec.Locator)
-	if err != nil || selection.Empty() || !p.opened.Known() {
-		return nil // without a token each question would cost a 401, which the image waits for
+	if err != nil || selection.Empty() {
+		return nil
 	}
 	reg, err := p.repository()
 	if err != nil {
 		return nil
 	}
+	reg.SetKnown(p.t.knownManifest)
 	a := &prefetch{
 		Repository: reg,
-		// No download is on its way yet, whose slots are free.
-		slots:   semaphore.NewWeighted(2 * int64(p.t.config.Limits.MaxConcurrentDownloads)),
-		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
+		slots:      semaphore.NewWeighted(maxAskedAtOnce),
+		ready:      make(chan struct{}),
+		planned:    make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
+	}
+	a.start = sync.OnceFunc(func() { close(a.ready) })
+	if p.opened.Known() {
+		a.start()
 	}
 	ctx, a.cancel = context.WithCancel(ctx)
 	a.wg.Go(func() {
 		defer close(a.planned)
-		if err := a.plan(ctx, p.t, image, selection); err != nil {
+		if err := a.plan(ctx, p.t, image, selection, a.ready); err != nil {
 			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is prefetched")
 		}
 	})
 	return a
 }
 
+// knownManifest returns a manifest that is stored, nil where there is none. Who asks verifies
+// it.
+func (t *Transferrer) knownManifest(ctx context.Context, dgst digest.Digest) []byte {
+	info, err := t.config.Store.Info(ctx, dgst)
+	if err != nil || info.Size > artifact.MaxManifestSize {
+		return nil
+	}
+	data, err := stored.ReadManifest(ctx, t.config.Store, ocispec.Descriptor{Digest: dgst, Size: info.Size})
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
 // plan asks what the last pull asked: it marked each subject.
-func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection) error {
+func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
 	read, err := stored.Read(ctx, t.config.Store, image)
 	if err != nil {
 		return err
@@ -108,17 +135,17 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 		if s.Checked.IsZero() {
 			continue
 		}
-		a.list(ctx, s.Digest)
+		a.list(ctx, s.Digest, ready)
 		var of []stored.Referrer
 		for _, r := range read.Referrers {
 			if r.Subject == s.Digest && r.Unlisted.IsZero() {
 				of = append(of, r)
 			}
 		}
-		a.referrers(ctx, t, of, selection.Depth()-1)
+		a.referrers(ctx, t, of, selection, selection.Depth()-1, ready)
 		for _, kind := range registry.CosignKinds {
 			if t.asksTag(ctx, s.Digest, of, kind, selection) {
-				a.tag(ctx, tagKey{s.Digest, kind})
+				a.tag(ctx, tagKey{s.Digest, kind}, ready)
 			}
 		}
 	}
@@ -126,14 +153,17 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 }
 
 // referrers asks for the referrers of referrers.
-func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, depth int) {
+func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, selection *policy.Selection, depth int, ready <-chan struct{}) {
 	if depth < 1 {
 		return
 	}
 	for _, r := range of {
+		if !selection.Follows(r.Artifact()) {
+			continue
+		}
 		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.CheckedKey] != "" {
-			a.list(ctx, r.Digest)
-			a.referrers(ctx, t, r.Referrers, depth-1)
+			a.list(ctx, r.Digest, ready)
+			a.referrers(ctx, t, r.Referrers, selection, depth-1, ready)
 		}
 	}
 }
@@ -144,21 +174,24 @@ func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []s
 	if t.config.Cosign == gather.CosignNever || subject.Algorithm() != digest.SHA256 || !selection.Wants(kind.ArtifactType) {
 		return false
 	}
-	set := artifact.SetOfType(kind.ArtifactType)
+	var listed []artifact.Referrer
 	for _, r := range of {
-		info, err := t.config.Store.Info(ctx, r.Digest)
-		if err == nil && info.Labels[labels.ArtifactTypeKey] == "" && t.config.Cosign == gather.CosignAuto &&
-			artifact.SetOf(artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}) == set {
-			return false // the listing has one
+		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.ArtifactTypeKey] == "" {
+			listed = append(listed, r.Artifact())
 		}
 	}
-	return true
+	return !t.config.Cosign.Spares(kind, listed, selection)
 }
 
 // ask makes the request when its time has come.
-func (a *prefetch) ask(ctx context.Context, done chan struct{}, request func()) {
+func (a *prefetch) ask(ctx context.Context, ready <-chan struct{}, done chan struct{}, request func()) {
 	a.wg.Go(func() {
 		defer close(done)
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return
+		}
 		if a.slots.Acquire(ctx, 1) != nil {
 			return
 		}
@@ -167,13 +200,13 @@ func (a *prefetch) ask(ctx context.Context, done chan struct{}, request func()) 
 	})
 }
 
-func (a *prefetch) list(ctx context.Context, subject digest.Digest) {
+func (a *prefetch) list(ctx context.Context, subject digest.Digest, ready <-chan struct{}) {
 	if a.listings[subject] != nil || len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
 	e := &prefetchedListing{done: make(chan struct{}), err: context.Canceled}
 	a.listings[subject] = e
-	a.ask(ctx, e.done, func() {
+	a.ask(ctx, ready, e.done, func() {
 		listing, err := a.Repository.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
 		if e.bytes = weight(listing); a.reserve(e.bytes) {
 			e.listing, e.err = listing, err
@@ -215,13 +248,13 @@ func (a *prefetch) reserve(bytes int64) bool {
 	return false
 }
 
-func (a *prefetch) tag(ctx context.Context, key tagKey) {
+func (a *prefetch) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
 	if len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
 	e := &prefetchedTag{done: make(chan struct{})}
 	a.tags[key] = e
-	a.ask(ctx, e.done, func() {
+	a.ask(ctx, ready, e.done, func() {
 		found, answers := a.Repository.CosignTag(ctx, key.subject, key.kind)
 		if found != nil {
 			e.bytes = found.Size

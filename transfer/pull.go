@@ -103,6 +103,7 @@ func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descripto
 	case p.cannotAsk != nil:
 		return p.pullWithoutReferrers(ctx)
 	}
+	p.prefetch.start()
 	p.start(ctx, root, gather.Config{Repository: p.prefetch})
 	return nil
 }

@@ -104,6 +104,7 @@ func (q *query) repository() (*registry.Repository, error) {
 	r.OnRequest(q.t.config.Metrics.Request)
 	r.SetNotices(&q.t.notices)
 	r.SetCapabilities(&q.t.capabilities)
+	r.SetAnswers(&q.t.answers)
 	return r, nil
 }
 
@@ -112,6 +113,7 @@ func (q *query) repository() (*registry.Repository, error) {
 func (q *query) start(ctx context.Context, root ocispec.Descriptor, config gather.Config) {
 	config.Name, config.Selection, config.Progress = q.name, q.selection, q.progress
 	config.Store, config.Labeler = q.t.config.Store, q.t.labeler
+	config.Protect = q.t.protector(ctx)
 	config.Limits, config.Cosign = q.t.config.Limits, q.t.config.Cosign
 	q.gather = gather.New(ctx, config)
 	q.gather.Image(root)

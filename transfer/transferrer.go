@@ -10,6 +10,7 @@ package transfer
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/ahead"
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
@@ -35,6 +37,8 @@ type Config struct {
 	Local transfer.Transferrer
 	// Store is the content store that Local writes to.
 	Store content.Store
+	// Transaction writes to Store in one transaction; nil where it has none.
+	Transaction stored.Transaction
 	// Images says which images are there; nil means that it is not known.
 	Images images.Store
 	// Snapshotters are those that need the content of every layer, as remote ones do not; "" among
@@ -65,13 +69,18 @@ type Transferrer struct {
 	notices      registry.Notices
 	capabilities registry.Capabilities
 	layers       ahead.Layers
+	answers      registry.AnswerCache
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)
 
 // New returns a Transferrer.
 func New(config Config) *Transferrer {
-	t := &Transferrer{config: config, labeler: stored.NewLabeler(config.Store)}
+	labeler := stored.NewLabeler(config.Store)
+	if config.Transaction != nil {
+		labeler.SetTransaction(config.Transaction)
+	}
+	t := &Transferrer{config: config, labeler: labeler}
 	t.sessions.Observer = config.Metrics
 	return t
 }
@@ -125,6 +134,29 @@ func (t *Transferrer) withLease(ctx context.Context) (context.Context, func(), e
 		_ = t.config.Leases.Delete(ctx, l) // it expires in any case
 	}, nil
 }
+
+// protector returns what puts content under the context's lease; nil where there is none,
+// or where the collector does not follow labels from it: a client may bring its own.
+func (t *Transferrer) protector(ctx context.Context) func(context.Context, digest.Digest) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok || t.config.Leases == nil {
+		return nil
+	}
+	all, err := t.config.Leases.List(ctx, "id=="+strconv.Quote(id))
+	if err != nil || len(all) != 1 {
+		return nil
+	}
+	if _, flat := all[0].Labels[labelFlat]; flat {
+		return nil
+	}
+	return func(ctx context.Context, dgst digest.Digest) error {
+		return t.config.Leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: dgst.String(), Type: "content"})
+	}
+}
+
+// labelFlat is on leases that hold what they name and nothing beneath it (containerd's
+// metadata package, which keeps the name to itself).
+const labelFlat = "containerd.io/gc.flat"
 
 // locked returns a progress function that may be called from several goroutines:
 // a client's is a gRPC stream, or feeds an unguarded map.

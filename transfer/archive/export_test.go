@@ -68,7 +68,7 @@ func TestExportOfNestedIndexes(t *testing.T) {
 	for _, subject := range []ocispec.Descriptor{root, nested, manifest} {
 		r := s.artifact("signature", &subject)
 		want[r.Digest] = subject.Digest
-		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject.Digest, []digest.Digest{r.Digest}, nil); err != nil {
+		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject.Digest, r.Digest); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestExportOfAReferrerOfTwoImages(t *testing.T) {
 	sbom := s.artifact("sbom", nil)
 	signature := s.artifact("signature", &sbom)
 	for subject, referrer := range map[digest.Digest]digest.Digest{first.Digest: sbom.Digest, second.Digest: sbom.Digest, sbom.Digest: signature.Digest} {
-		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject, []digest.Digest{referrer}, nil); err != nil {
+		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject, referrer); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestExportStripsAnnotations(t *testing.T) {
 			artifact.AnnotationPredicate: "https://sigstore.dev/cosign/sign/v1",
 		},
 	})
-	if err := stored.NewLabeler(s.store).Tie(s.ctx, image.Digest, []digest.Digest{evil.Digest}, nil); err != nil {
+	if err := stored.NewLabeler(s.store).Tie(s.ctx, image.Digest, evil.Digest); err != nil {
 		t.Fatal(err)
 	}
 	index, _ := s.export(image)
@@ -151,7 +151,7 @@ func TestExportOfLoops(t *testing.T) {
 	for subject, referrers := range map[digest.Digest][]digest.Digest{
 		manifest.Digest: {lister.Digest, longer.Digest}, lister.Digest: {back.Digest}, back.Digest: {lister.Digest, back.Digest},
 	} {
-		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject, referrers, nil); err != nil {
+		if err := stored.NewLabeler(s.store).Tie(s.ctx, subject, referrers...); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -46,7 +46,7 @@ func Restore(ctx context.Context, store stored.Store, labeler *stored.Labeler, s
 		if len(complete) == 0 {
 			continue
 		}
-		if err := labeler.Tie(ctx, subjects[0], complete, nil); err != nil {
+		if err := labeler.Tie(ctx, subjects[0], complete...); err != nil {
 			return restored, err
 		}
 		restored += len(complete)

@@ -22,16 +22,20 @@ type blob struct {
 
 // fetchContent brings in all that a referrer's manifest names. What lacks one piece is not
 // taken: after the first failure no other is begun.
-func (g *Gather) fetchContent(referrer ocispec.Descriptor, m *artifact.Manifest) error {
+func (g *Gather) fetchContent(a *attempt) error {
 	eg, ctx := errgroup.WithContext(g.ctx)
 	eg.SetLimit(g.config.Limits.MaxConcurrentDownloads)
-	walkErr := artifact.Walk(ctx, referrer, m, artifact.Visitor{
+	walkErr := artifact.Walk(ctx, a.Descriptor, a.manifest, artifact.Visitor{
 		Manifest: func(_ context.Context, desc ocispec.Descriptor, data []byte) (*artifact.Manifest, error) {
 			return g.bringChild(desc, data)
 		},
 		Blob: func(_ context.Context, parent, desc ocispec.Descriptor, data []byte) error {
 			if err := g.reserveBlob(desc); err != nil {
 				return err
+			}
+			if a.kept && g.hasBlob(desc) {
+				g.report(event{"already exists", desc, parent, desc.Size})
+				return nil
 			}
 			eg.Go(func() error { return g.fetchOnce(parent, desc, data) })
 			return nil

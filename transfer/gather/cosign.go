@@ -18,7 +18,8 @@ type CosignTags string
 
 // The ways to look for cosign's tags.
 const (
-	// CosignAuto asks for a tag when the listing holds nothing of its set.
+	// CosignAuto asks for a tag when the listing holds nothing of its set, and no sigstore
+	// bundle.
 	CosignAuto CosignTags = "auto"
 	// CosignAlways asks for it in any case.
 	CosignAlways CosignTags = "always"
@@ -26,10 +27,30 @@ const (
 	CosignNever CosignTags = "never"
 )
 
+// Spares reports whether a tag of cosign's need not be asked for where a listing brought
+// these referrers: one is of the tag's set, or a sigstore bundle, since cosign 3 writes
+// bundles and no tags. A tag is not spared that may hold what is required and they lack: a
+// rule may require cosign's own type, and not any signature.
+func (t CosignTags) Spares(kind registry.CosignKind, listed []artifact.Referrer, selection *policy.Selection) bool {
+	if t != CosignAuto {
+		return t == CosignNever
+	}
+	if !slices.ContainsFunc(listed, func(r artifact.Referrer) bool { return standsFor(r, kind) }) {
+		return false
+	}
+	with := append(slices.Clone(listed), artifact.Referrer{ArtifactType: kind.ArtifactType})
+	return len(selection.Missing(with)) == len(selection.Missing(listed))
+}
+
+// standsFor reports whether a listed referrer makes it unlikely that the tag is there.
+func standsFor(r artifact.Referrer, kind registry.CosignKind) bool {
+	return artifact.SetOf(r) == artifact.SetOfType(kind.ArtifactType) || artifact.IsBundle(artifact.NormalizeType(r.ArtifactType))
+}
+
 // askCosignTags looks for what cosign stored under tags of its own, of the types that are
-// wanted and, unless always asked for, that the listing brings nothing of. Whether
-// it does is known at once where it lists nothing of the set, and else when what it
-// lists has been judged: a decoy must not hide the tag.
+// wanted, unless the listing spares it the question. Whether it does is known at once
+// where it lists nothing that could, and else when what it lists has been judged: a decoy
+// must not hide the tag.
 func (g *Gather) askCosignTags(d *discovered) {
 	s := d.s
 	if g.config.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 || s.tagsAsked.Swap(true) {
@@ -40,11 +61,8 @@ func (g *Gather) askCosignTags(d *discovered) {
 			continue
 		}
 		g.wg.Go(func() {
-			if g.config.Cosign == CosignAuto && d.mayHold(kind.ArtifactType) {
-				d.working.Wait()
-				if s.tookSet(kind.ArtifactType) && !s.needs(g.config.Selection, kind.ArtifactType) {
-					return
-				}
+			if d.spared(kind) {
+				return
 			}
 			g.askCosignTag(s, kind)
 		})
@@ -75,28 +93,24 @@ func (g *Gather) askCosignTag(s *subject, kind registry.CosignKind) {
 	g.take(s, c)
 }
 
-// mayHold reports whether a candidate of the listing is, or may turn out to be, of the
-// type's set.
-func (d *discovered) mayHold(artifactType string) bool {
-	set := artifact.SetOfType(artifactType)
-	return len(d.undecided) > 0 || slices.ContainsFunc(d.chosen, func(c candidate) bool {
-		return artifact.SetOf(artifact.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}) == set
+// maySpare reports whether a candidate of the listing stands, or may turn out to stand, for
+// the tag.
+func (d *discovered) maySpare(kind registry.CosignKind) bool {
+	return len(d.undecided) > 0 || len(d.bundles) > 0 || slices.ContainsFunc(d.chosen, func(c candidate) bool {
+		return standsFor(artifact.Referrer{ArtifactType: c.ArtifactType, Annotations: c.Annotations}, kind)
 	})
 }
 
-// needs reports whether an artifact of the type would satisfy what is required and what was
-// taken does not: a rule may require cosign's own type, and not any signature.
-func (s *subject) needs(selection *policy.Selection, artifactType string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := outcome.Artifacts(s.taken)
-	with := append(slices.Clone(found), artifact.Referrer{ArtifactType: artifactType})
-	return len(selection.Missing(with)) < len(selection.Missing(found))
-}
-
-func (s *subject) tookSet(artifactType string) bool {
-	set := artifact.SetOfType(artifactType)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.taken, func(r outcome.Referrer) bool { return artifact.SetOf(r.Artifact()) == set })
+// spared reports whether the listing spares the question for the tag, once all of it has been
+// judged where that matters. What is wanted counts when it has been taken; a bundle that is not wanted is one by
+// the listing's word, since its manifest is not read.
+func (d *discovered) spared(kind registry.CosignKind) bool {
+	if d.g.config.Cosign != CosignAuto || !d.maySpare(kind) {
+		return false
+	}
+	d.working.Wait()
+	d.s.mu.Lock()
+	found := outcome.Artifacts(d.s.taken)
+	d.s.mu.Unlock()
+	return d.g.config.Cosign.Spares(kind, append(found, d.bundles...), d.g.config.Selection)
 }

@@ -22,6 +22,8 @@ type discovered struct {
 	chosen    []candidate    // that the listing's type decides on
 	undecided []candidate    // that only their manifest can decide on
 	working   sync.WaitGroup // on both
+
+	bundles []artifact.Referrer // sigstore's, that are listed and not wanted
 }
 
 // discover asks what refers to the subject, and starts to take what is wanted, of
@@ -75,6 +77,7 @@ func (d *discovered) choose(page []ocispec.Descriptor) {
 		switch decision.Verdict {
 		case policy.Skip:
 			d.s.skip(c, "", errors.New(decision.Reason))
+			d.noteBundle(desc)
 		case policy.Ask:
 			// A later page contradicted an entry that is delivered again: keep its first
 			// position.
@@ -90,6 +93,13 @@ func (d *discovered) choose(page []ocispec.Descriptor) {
 			d.chosen = append(d.chosen, c)
 			d.start(func() { d.g.take(d.s, c) })
 		}
+	}
+}
+
+// noteBundle keeps what cosign's tags may be spared by.
+func (d *discovered) noteBundle(desc ocispec.Descriptor) {
+	if len(d.bundles) == 0 && artifact.IsBundle(artifact.NormalizeType(desc.ArtifactType)) {
+		d.bundles = append(d.bundles, artifact.Referrer{ArtifactType: desc.ArtifactType, Annotations: desc.Annotations})
 	}
 }
 

@@ -61,6 +61,9 @@ type Config struct {
 	// Dry stores nothing: manifests are read to judge by them, and blobs are
 	// held against the limits.
 	Dry bool
+	// Protect puts content under the lease of the pull, together with all that its labels
+	// name; nil where the lease would not reach that.
+	Protect func(ctx context.Context, dgst digest.Digest) error
 	// NoPrune removes no stored referrer, even if the rule prunes.
 	NoPrune bool
 	// Progress, if not nil, is told of what comes in. It must be safe for
@@ -121,7 +124,7 @@ func New(ctx context.Context, config Config) *Gather {
 // that name it; the root has none. Each is asked about once. Other descriptors that an
 // index names are passed over; a root of another type is not asked about and so unknown.
 func (g *Gather) Image(desc ocispec.Descriptor, parents ...digest.Digest) {
-	if err := g.add(desc, g.config.Selection.Depth(), true, parents...); err != nil {
+	if err := g.add(&subject{desc: desc, depth: g.config.Selection.Depth(), parents: parents}, true); err != nil {
 		g.unasked.Add(1)
 		log.G(g.ctx).WithError(err).WithField("image", g.config.Name).WithField("subject", desc.Digest).
 			Warn("referrers: not asked for")
@@ -147,24 +150,19 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 	g.wg.Go(func() { g.take(s, c) })
 }
 
-// add starts to work on a subject, unless that would be one too many.
-func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...digest.Digest) error {
-	root := image && len(parents) == 0
-	manifest := artifact.IsReferrer(desc.MediaType)
+// add starts to work on a subject, a part of the image or not, unless that would be one too
+// many.
+func (g *Gather) add(s *subject, image bool) error {
+	root := image && len(s.parents) == 0
+	manifest := artifact.IsReferrer(s.desc.MediaType)
 	if !manifest && !root {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if known := g.bySubj[desc.Digest]; known != nil {
+	if known := g.bySubj[s.desc.Digest]; known != nil {
 		if image {
-			known.parents = append(known.parents, parents...)
-			if !known.image.Swap(true) && !g.closed { // a referrer until now
-				g.wg.Go(func() {
-					<-known.discovered
-					g.askCosignTags(&discovered{g: g, s: known})
-				})
-			}
+			g.join(known, s.parents)
 		}
 		return nil
 	}
@@ -174,16 +172,29 @@ func (g *Gather) add(desc ocispec.Descriptor, depth int, image bool, parents ...
 	if err := g.quota.addSubject(image); err != nil {
 		return err
 	}
-	s := &subject{desc: desc, depth: depth, parents: parents, status: labels.Unknown, quota: g.quota, discovered: make(chan struct{})}
+	s.status, s.quota, s.discovered = labels.Unknown, g.quota, make(chan struct{})
 	s.image.Store(image)
 	g.subjects = append(g.subjects, s)
-	g.bySubj[desc.Digest] = s
+	g.bySubj[s.desc.Digest] = s
 	if !manifest { // the registry chooses the type, and must not choose its way around the rules
-		s.doubt(fmt.Errorf("not asked: its media type %q is neither a manifest's nor an index's", desc.MediaType))
+		s.doubt(fmt.Errorf("not asked: its media type %q is neither a manifest's nor an index's", s.desc.MediaType))
 		return nil
 	}
 	g.wg.Go(func() { g.discover(s) })
 	return nil
+}
+
+// join makes a known subject a part of the image, beneath the parents. It is for those who
+// hold g.mu.
+func (g *Gather) join(known *subject, parents []digest.Digest) {
+	known.parents = append(known.parents, parents...)
+	if known.image.Swap(true) || g.closed {
+		return
+	}
+	g.wg.Go(func() { // a referrer until now
+		<-known.discovered
+		g.askCosignTags(&discovered{g: g, s: known})
+	})
 }
 
 // Wait waits until all referrers are in, at most for the timeout, and returns what

@@ -55,6 +55,7 @@ func newWorld(t testing.TB) *world {
 	db := storetest.NewAt(t, dir)
 	ctx := storetest.Leased(namespaces.WithNamespace(t.Context(), "test"), t, db)
 	w := &world{t: t, dir: dir, server: hostile.New(t), db: db, store: db.ContentStore(), labeler: stored.NewLabeler(db.ContentStore()), ctx: ctx}
+	w.labeler.SetTransaction(storetest.Transaction(db))
 	w.subject = w.put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`))
 	return w
 }

@@ -24,7 +24,7 @@ func (g *Gather) readManifest(c *candidate) ([]byte, *artifact.Manifest, error) 
 	data := c.raw
 	if data == nil {
 		var err error
-		if data, err = g.loadManifest(c.Descriptor); err != nil {
+		if data, err = g.loadManifest(c); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -46,13 +46,15 @@ func (g *Gather) readManifest(c *candidate) ([]byte, *artifact.Manifest, error) 
 	return data, m, nil
 }
 
-// loadManifest returns a manifest of the given digest.
-func (g *Gather) loadManifest(desc ocispec.Descriptor) ([]byte, error) {
+// loadManifest returns the candidate's manifest from the store, which it notes, or from the
+// registry.
+func (g *Gather) loadManifest(c *candidate) ([]byte, error) {
+	desc := c.Descriptor
 	if info, err := g.config.Store.Info(g.ctx, desc.Digest); err == nil {
 		if info.Size > artifact.MaxManifestSize { // a layer that a listing calls a manifest
 			return nil, fmt.Errorf("%s is stored with %d bytes, and no manifest: %w", desc.Digest, info.Size, errdefs.ErrInvalidArgument)
 		}
-		desc.Size = info.Size
+		desc.Size, c.stored = info.Size, &info
 		return g.readStored(desc)
 	}
 	if err := g.quota.mayRequest(); err != nil {

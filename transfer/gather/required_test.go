@@ -74,11 +74,11 @@ func TestReferrersLeaveRoomForTheImage(t *testing.T) {
 		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(name), Size: 1}
 	}
 	for i := range outcome.MaxSubjects {
-		if g.add(at(fmt.Sprint("referrer", i)), 1, false) != nil {
+		if g.add(&subject{desc: at(fmt.Sprint("referrer", i)), depth: 1}, false) != nil {
 			t.Fatalf("referrer %d is over the limit", i)
 		}
 	}
-	if g.add(at("another"), 1, false) == nil {
+	if g.add(&subject{desc: at("another"), depth: 1}, false) == nil {
 		t.Error("one referrer more is not over the limit")
 	}
 	for i := range outcome.MaxSubjects + 3 {

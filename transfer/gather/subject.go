@@ -32,6 +32,10 @@ type subject struct {
 	discovered chan struct{}
 	quota      *quota
 
+	kept    bool                   // tied beneath what is under this pull's lease, see kept.go
+	protect sync.Once              // reads tied
+	tied    map[digest.Digest]bool // to it, under this pull's lease
+
 	parents []digest.Digest // indexes of the image that name it; guarded by Gather.mu
 
 	mu        sync.Mutex

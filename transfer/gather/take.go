@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/tracing"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -25,7 +26,8 @@ type candidate struct {
 	// legacy is the artifact type that it is taken for, where not its manifest
 	// but one of cosign's tags, or the image's index, names the subject.
 	legacy    string
-	undecided bool // the listing does not say what it is
+	undecided bool          // the listing does not say what it is
+	stored    *content.Info // of the manifest, where it was read from the store
 }
 
 // sighting is a referrer as it was met in one of the ways.
@@ -44,6 +46,7 @@ type attempt struct {
 	// Set by receiveManifest.
 	manifest *artifact.Manifest
 	reason   string // why it is taken
+	kept     bool   // it is stored and tied, see kept.go
 
 	done  chan struct{}
 	taken bool // to be read when done
@@ -123,6 +126,9 @@ func (g *Gather) receiveManifest(a *attempt) error {
 	if a.legacy != "" {
 		childLabels[labels.ArtifactTypeKey] = m.ArtifactType // as it was judged
 	}
+	if a.kept = g.kept(a, childLabels); a.kept {
+		return nil
+	}
 	return g.storeManifest(a.Descriptor, data, childLabels)
 }
 
@@ -187,19 +193,20 @@ func (g *Gather) bringContent(a *attempt) {
 		g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
 	}
 	// Its own referrers need not wait for its blobs.
-	if a.subject.depth > 1 {
-		if err := g.add(artifact.Plain(a.Descriptor), a.subject.depth-1, false); err != nil {
+	if a.subject.depth > 1 && g.config.Selection.Follows(a.manifest.Referrer()) {
+		below := &subject{desc: artifact.Plain(a.Descriptor), depth: a.subject.depth - 1, kept: a.kept}
+		if err := g.add(below, false); err != nil {
 			a.subject.skip(a.candidate, labels.Truncated, fmt.Errorf("its own referrers were not asked for: %w", err))
 		}
 	}
-	g.conclude(a, g.fetchContent(a.Descriptor, a.manifest))
+	g.conclude(a, g.fetchContent(a))
 }
 
 // conclude records what became of an attempt.
 func (g *Gather) conclude(a *attempt, err error) {
 	defer close(a.done)
 	// What is concluded is remembered, and not what was read for it.
-	defer func() { a.manifest, a.raw = nil, nil }()
+	defer func() { a.manifest, a.raw, a.stored = nil, nil, nil }()
 	if errors.Is(err, errTaken) {
 		a.taken = true
 		return

@@ -2,15 +2,14 @@ package gather
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // Tie ties what came to its subjects and marks what is known of each. out is what Wait
@@ -19,26 +18,27 @@ import (
 // as well, which target is. The error is of the store.
 func (g *Gather) Tie(ctx context.Context, out *outcome.Outcome, target ocispec.Descriptor) error {
 	now := time.Now()
-	var errs []error
+	var all []stored.Tying
 	for i, s := range out.Subjects {
 		asked := &g.bySubj[s.Digest].asked
-		errs = append(errs, g.tie(ctx, s, asked, now))
+		all = append(all, g.tying(s, asked, now))
 		if i == 0 && s.Digest != target.Digest {
 			s.Digest = target.Digest
-			errs = append(errs, g.tie(ctx, s, asked, now))
+			all = append(all, g.tying(s, asked, now))
 		}
 	}
-	return errors.Join(errs...)
+	return g.config.Labeler.TieAll(ctx, all)
 }
 
-func (g *Gather) tie(ctx context.Context, s outcome.Subject, asked *inquiry, now time.Time) error {
-	var digests []digest.Digest
-	for _, t := range s.Taken {
-		digests = append(digests, t.Digest)
+func (g *Gather) tying(s outcome.Subject, asked *inquiry, now time.Time) stored.Tying {
+	t := stored.Tying{Subject: s.Digest}
+	for _, r := range s.Taken {
+		t.Referrers = append(t.Referrers, r.Digest)
 	}
-	return g.config.Labeler.Tie(ctx, s.Digest, digests, func(existing map[string]string) map[string]string {
+	t.More = func(ctx context.Context, existing map[string]string) map[string]string {
 		add := labels.Checkmark(s.Status, now)
 		maps.Copy(add, g.refresh(ctx, s, asked, existing, now))
 		return add
-	})
+	}
+	return t
 }

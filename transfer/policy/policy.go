@@ -30,7 +30,7 @@ const (
 )
 
 // DefaultDepth is the depth of a rule that names none: the referrers of the
-// image, and the referrers of those.
+// image, and the referrers of those, except of signatures (see [Selection.Follows]).
 const DefaultDepth = 2
 
 // MaxDepth is the largest depth a rule may ask for. Each level costs a listing
@@ -53,7 +53,8 @@ type Rule struct {
 	// must be found, or the pull fails. Empty requires nothing.
 	Required []string `toml:"required"`
 	// Depth is how far to go: 1 takes the referrers of the image, 2 also
-	// theirs. 0 means DefaultDepth.
+	// theirs. 0 means DefaultDepth, at which no referrers of signatures are
+	// looked for.
 	Depth int `toml:"depth"`
 	// OnError is "warn" or "fail"; empty means "warn".
 	OnError OnError `toml:"on_error"`
@@ -74,6 +75,7 @@ type rule struct {
 	required     typeList
 	denied       typeList // of types, as the operator wrote them: what may satisfy no requirement
 	depth        int
+	depthSet     bool // by the operator, or by the client; else it is DefaultDepth
 	onError      OnError
 	prune        bool
 }
@@ -104,7 +106,7 @@ func New(rules []Rule) (*Policy, error) {
 }
 
 func compile(r Rule) (rule, error) {
-	out := rule{depth: r.Depth, onError: r.OnError, prune: r.Prune}
+	out := rule{depth: r.Depth, depthSet: r.Depth != 0, onError: r.OnError, prune: r.Prune}
 	if len(r.Repositories) == 0 {
 		return rule{}, invalid("repositories", "is missing", `name at least one, "**" for all`)
 	}

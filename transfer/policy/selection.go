@@ -51,9 +51,20 @@ type Selection struct {
 // Depth returns how many levels of referrers to follow, at least 1.
 func (s *Selection) Depth() int { return s.rule.depth }
 
+// Follows reports whether the referrers of a referrer are looked for, within the depth.
+// Nothing refers to a signature as a rule, and each would cost a listing at every pull: that
+// is for a depth that was asked for. A sigstore bundle that does not say what it holds may
+// be an attestation, which is signed.
+func (s *Selection) Follows(r artifact.Referrer) bool {
+	return s.rule.depthSet || slices.ContainsFunc(artifact.Readings(r), func(as artifact.Reading) bool {
+		return as.Set != artifact.SetSignatures
+	})
+}
+
 // WithDepth returns the selection with the depth that a client asked for, where that
 // is less than the rule's: depth is a limit, which a client does not lift. 0 leaves the
-// rule's. The error is errdefs.ErrInvalidArgument.
+// rule's. A depth that a client names is followed from signatures as well (see
+// [Selection.Follows]). The error is errdefs.ErrInvalidArgument.
 func (s *Selection) WithDepth(depth int) (*Selection, error) {
 	switch {
 	case depth == 0:
@@ -62,7 +73,7 @@ func (s *Selection) WithDepth(depth int) (*Selection, error) {
 		return nil, fmt.Errorf("selection: %w", invalid("depth", strconv.Itoa(depth)+" is out of range", fmt.Sprintf("write 1 to %d, or 0 for the rule's own", MaxDepth)))
 	}
 	shallow := *s
-	shallow.rule.depth = min(depth, s.rule.depth)
+	shallow.rule.depth, shallow.rule.depthSet = min(depth, s.rule.depth), true
 	return &shallow, nil
 }
 

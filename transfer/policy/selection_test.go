@@ -208,6 +208,56 @@ func TestWhatDoesNotCount(t *testing.T) {
 	}
 }
 
+// Signatures are followed where a rule or a client says how deep, and not by default.
+func TestFollows(t *testing.T) {
+	t.Parallel()
+	bundle := func(predicate string) artifact.Referrer {
+		return artifact.Referrer{ArtifactType: artifact.TypeBundle, Annotations: map[string]string{artifact.AnnotationPredicate: predicate}}
+	}
+	byDefault := []struct {
+		what string
+		r    artifact.Referrer
+		want bool
+	}{
+		{"notation's signature", artifact.Referrer{ArtifactType: "application/vnd.cncf.notary.signature"}, false},
+		{"cosign's signature", artifact.Referrer{ArtifactType: artifact.TypeCosignSignature}, false},
+		{"a bundle that signs", bundle("https://sigstore.dev/cosign/sign/v1"), false},
+		{"a bundle that attests", bundle("https://slsa.dev/provenance/v1"), true},
+		{"a bundle that does not say", artifact.Referrer{ArtifactType: artifact.TypeBundle}, true},
+		{"an attestation", artifact.Referrer{ArtifactType: artifact.TypeCosignAttestation}, true},
+		{"an SBOM", artifact.Referrer{ArtifactType: "application/spdx+json"}, true},
+		{"anything else", artifact.Referrer{ArtifactType: "application/vnd.example"}, true},
+	}
+	for depth, explicit := range map[int]bool{0: false, 1: true, DefaultDepth: true, 3: true} {
+		p, err := New([]Rule{{Repositories: []string{"**"}, Depth: depth}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rule, err := p.Select("a.test/app", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := rule.WithDepth(DefaultDepth)
+		if err != nil {
+			t.Fatal(err)
+		}
+		none, err := rule.WithDepth(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tc := range byDefault {
+			for who, got := range map[string]bool{"the rule's": rule.Follows(tc.r), "a client's of 0": none.Follows(tc.r)} {
+				if want := explicit || tc.want; got != want {
+					t.Errorf("%s is followed at %s depth %d: %t", tc.what, who, depth, got)
+				}
+			}
+			if !client.Follows(tc.r) {
+				t.Errorf("%s is not followed at a client's own depth", tc.what)
+			}
+		}
+	}
+}
+
 // A client may ask for less depth than the rule has, and for no more; what the rule says
 // of all else stays.
 func TestWithDepth(t *testing.T) {

@@ -61,14 +61,44 @@ func (a *Response) MediaType() string {
 // Get reads the address at the host whole, at most MaxManifestSize bytes. An
 // answer of any status is no error. [ErrTooLarge] marks one over the limit;
 // other errors are of the transport. With an error, the answer is what came of it,
-// or nil.
+// or nil. An answer may be one that is remembered (see [AnswerCache]).
 func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string) (*Response, error) {
-	return r.read(ctx, h, request{method: http.MethodGet, url: u, accept: accept})
+	return r.ask(ctx, h, request{method: http.MethodGet, url: u, accept: accept})
 }
 
-func (r *Repository) read(ctx context.Context, h *Host, q request) (*Response, error) {
+// ask is Get for a request of its own kind.
+func (r *Repository) ask(ctx context.Context, h *Host, q request) (*Response, error) {
+	asks := operation(q.url)
+	if asks == OpTag && r.known != nil {
+		if a, err := r.head(ctx, h, q); a != nil || err != nil {
+			return a, err
+		}
+	}
+	var kept *cachedAnswer
+	if asks == OpReferrers {
+		kept = r.answers.get(q.url)
+	}
+	a, err := r.read(ctx, h, q, kept)
+	if err == nil && a.Code == http.StatusNotModified && kept != nil { // of another address
+		a, err = r.read(ctx, h, q, nil)
+	}
+	if err == nil && asks != OpManifest {
+		r.answers.put(q.url, a)
+	}
+	return a, err
+}
+
+// read makes the request, on the condition that its answer is not what is kept, where
+// anything is.
+func (r *Repository) read(ctx context.Context, h *Host, q request, kept *cachedAnswer) (*Response, error) {
+	if kept != nil {
+		q.unless = kept.etag
+	}
 	var a *Response
 	err := r.perform(ctx, h, q, func(resp *http.Response) (err error) {
+		if a = kept.unchanged(resp); a != nil {
+			return nil
+		}
 		a = &Response{URL: resp.Request.URL, Code: resp.StatusCode, Header: resp.Header}
 		if resp.StatusCode != http.StatusOK {
 			discard(resp.Body)

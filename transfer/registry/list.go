@@ -216,7 +216,7 @@ func (l *lister) list(ctx context.Context) labels.Status {
 func (l *lister) readPage(ctx context.Context, u *url.URL) (*Response, *artifact.Index, error) {
 	ctx, done := l.repo.endpoints.await(ctx, l.endpoint())
 	defer done()
-	a, err := l.repo.read(ctx, l.host, request{method: http.MethodGet, url: u, accept: ocispec.MediaTypeImageIndex, impatient: true})
+	a, err := l.repo.ask(ctx, l.host, request{method: http.MethodGet, url: u, accept: ocispec.MediaTypeImageIndex, impatient: true})
 	index, err := parseListing(a, err)
 	return a, index, err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/containerd/v2/version"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -73,6 +74,8 @@ type Repository struct {
 	notices      *Notices
 	capabilities *Capabilities
 	endpoints    *endpoints
+	answers      *AnswerCache
+	known        func(context.Context, digest.Digest) []byte
 	push         bool // requests ask for a token that may push
 }
 

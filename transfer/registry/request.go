@@ -46,6 +46,7 @@ type request struct {
 	// impatient takes the first answer of another host, to which a redirect led: a site
 	// that has nothing to do with the registry may ask to come back later for ever.
 	impatient bool
+	unless      string // the ETag of what is not to be sent again; "" sends no condition
 }
 
 // get reads an address, see perform.
@@ -154,6 +155,9 @@ func (r *Repository) newRequest(h *Host, q request) (*http.Request, error) {
 	}
 	if q.accept != "" {
 		req.Header.Set("Accept", q.accept)
+	}
+	if q.unless != "" {
+		req.Header.Set("If-None-Match", q.unless)
 	}
 	if q.contentType != "" {
 		req.Header.Set("Content-Type", q.contentType)

@@ -40,7 +40,7 @@ func ExampleReferrers() {
 	sbom := put(ocispec.MediaTypeImageManifest, fmt.Sprintf(
 		`{"schemaVersion":2,"artifactType":"application/spdx+json","config":{"mediaType":%q,"digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
 		ocispec.MediaTypeEmptyJSON, ocispec.DescriptorEmptyJSON.Digest, image.MediaType, image.Digest, image.Size))
-	if err := stored.NewLabeler(store).Tie(ctx, image.Digest, []digest.Digest{sbom.Digest}, nil); err != nil { // as a pull does
+	if err := stored.NewLabeler(store).Tie(ctx, image.Digest, sbom.Digest); err != nil { // as a pull does
 		fmt.Println(err)
 		return
 	}

@@ -2,8 +2,10 @@ package stored
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -18,30 +20,74 @@ import (
 // came from are joined. So all who write labels of one store share one Labeler, whose
 // changes follow one another.
 type Labeler struct {
-	store content.Manager
-	mu    sync.Mutex
+	store       content.Manager
+	transaction Transaction
+	mu          sync.Mutex
 }
 
-// NewLabeler returns the Labeler of a store.
-func NewLabeler(store content.Manager) *Labeler { return &Labeler{store: store} }
+// Transaction calls f with a context in which what the store writes is one transaction of
+// its database, committed where f returns nil.
+type Transaction func(ctx context.Context, f func(ctx context.Context) error) error
 
-// Tie ties referrers to a subject that is stored, whose life they then share, and
-// sets what more returns for the labels that the subject has already; an empty
-// value removes a label. Without referrers, a subject that is not stored is passed
-// over. more may be nil.
-func (l *Labeler) Tie(ctx context.Context, subject digest.Digest, referrers []digest.Digest, more func(existing map[string]string) map[string]string) error {
-	err := l.Change(ctx, subject, func(info content.Info) (map[string]string, error) {
-		add := labels.TieLabels(info.Labels, referrers...)
-		if more != nil {
-			maps.Copy(add, more(info.Labels))
+// NewLabeler returns the Labeler of a store.
+func NewLabeler(store content.Manager) *Labeler {
+	return &Labeler{store: store, transaction: func(ctx context.Context, f func(context.Context) error) error { return f(ctx) }}
+}
+
+// SetTransaction has the Labeler write many subjects' labels in transactions of the store:
+// each syncs the disk. It must be called before the Labeler is used.
+func (l *Labeler) SetTransaction(t Transaction) { l.transaction = t }
+
+// Tying says what to tie to a subject.
+type Tying struct {
+	Subject   digest.Digest
+	Referrers []digest.Digest
+	// More returns further labels to set, for those that the subject has already; an empty
+	// value removes a label. It must use no other context. nil sets none.
+	More func(ctx context.Context, existing map[string]string) map[string]string
+}
+
+// Tie ties referrers to a subject that is stored, whose life they then share. Without
+// referrers, a subject that is not stored is passed over.
+func (l *Labeler) Tie(ctx context.Context, subject digest.Digest, referrers ...digest.Digest) error {
+	return l.TieAll(ctx, []Tying{{Subject: subject, Referrers: referrers}})
+}
+
+// maxTied is how many subjects one transaction labels. Whoever else writes to the
+// database waits for it.
+const maxTied = 100
+
+// TieAll is Tie for many subjects. One that fails does not keep the others from being tied.
+func (l *Labeler) TieAll(ctx context.Context, all []Tying) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for some := range slices.Chunk(all, maxTied) {
+		failed := make([]error, len(some))
+		err := l.transaction(ctx, func(ctx context.Context) error {
+			for i, t := range some {
+				failed[i] = l.tie(ctx, t)
+			}
+			return nil
+		})
+		errs = append(append(errs, failed...), err)
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Labeler) tie(ctx context.Context, t Tying) error {
+	err := l.change(ctx, t.Subject, func(info content.Info) (map[string]string, error) {
+		add := labels.TieLabels(info.Labels, t.Referrers...)
+		if t.More != nil {
+			maps.Copy(add, t.More(ctx, info.Labels))
 		}
 		return add, nil
 	})
-	if errdefs.IsNotFound(err) && len(referrers) == 0 {
+	if errdefs.IsNotFound(err) && len(t.Referrers) == 0 {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("subject %s: %w", subject, err)
+		return fmt.Errorf("subject %s: %w", t.Subject, err)
 	}
 	return nil
 }
@@ -51,6 +97,11 @@ func (l *Labeler) Tie(ctx context.Context, subject digest.Digest, referrers []di
 func (l *Labeler) Change(ctx context.Context, dgst digest.Digest, change func(content.Info) (map[string]string, error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.change(ctx, dgst, change)
+}
+
+// change is for those who hold l.mu.
+func (l *Labeler) change(ctx context.Context, dgst digest.Digest, change func(content.Info) (map[string]string, error)) error {
 	info, err := l.store.Info(ctx, dgst)
 	if err != nil {
 		return err

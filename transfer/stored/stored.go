@@ -87,6 +87,11 @@ type Referrer struct {
 	Referrers []Referrer `json:"referrers"`
 }
 
+// Artifact returns what policy decides by. Whether the referrer has any content is not read.
+func (r Referrer) Artifact() artifact.Referrer {
+	return artifact.Referrer{ArtifactType: r.ArtifactType, Annotations: r.Annotations}
+}
+
 // Descriptor returns the descriptor of the referrer's manifest. Of the annotations it has
 // those that tell what the referrer is: others would name images, tie content or root it
 // wherever the descriptor goes, and are what a stranger wrote.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
@@ -39,6 +40,14 @@ func NewAt(t testing.TB, dir string) *metadata.DB {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// Transaction returns what has the database's stores write in one transaction, as the plugin
+// does.
+func Transaction(db *metadata.DB) func(context.Context, func(context.Context) error) error {
+	return func(ctx context.Context, f func(context.Context) error) error {
+		return db.Update(func(tx *bolt.Tx) error { return f(boltutil.WithTransaction(ctx, tx)) })
+	}
 }
 
 // Leased returns the context with a new lease of its namespace, as a pull has one.
