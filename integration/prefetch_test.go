@@ -33,7 +33,7 @@ func TestPullAgainAsksAhead(t *testing.T) {
 	all := make(chan struct{})
 	reg.Fail(func(_ http.ResponseWriter, r *http.Request) bool {
 		switch {
-		case r.Method == http.MethodHead:
+		case strings.HasSuffix(r.URL.Path, "/manifests/v1"):
 			select {
 			case <-all:
 			case <-time.After(20 * time.Second):

@@ -65,7 +65,7 @@ func TestPullAgainWithManyReferrers(t *testing.T) {
 	for _, r := range reg.Requests() {
 		what := r.Method + " " + r.Path
 		paths[what]++
-		if paths[what] > 1 || r.Method != "HEAD" && !strings.Contains(r.Path, "/referrers/") {
+		if paths[what] > 1 || r.Method != http.MethodHead && !strings.Contains(r.Path, "/referrers/") {
 			t.Errorf("%d of %s", paths[what], what)
 		}
 	}
