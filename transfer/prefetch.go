@@ -29,6 +29,10 @@ const maxPrefetched = 256
 // more. Registries that speak HTTP/2 answer all of them on one connection.
 const maxAskedAtOnce = 128
 
+// maxConnections is how many wait where each has a connection of its own: a registry should
+// not meet a hundred of one node, each with its handshake.
+const maxConnections = 16
+
 // maxPrefetchedBytes is how many bytes of listings, and of manifests that lie under tags, are kept
 // ahead until the gather has read them; what is more is asked for again.
 const maxPrefetchedBytes = 16 << 20
@@ -91,14 +95,19 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 		return nil
 	}
 	reg.SetKnown(p.t.knownManifest)
+	known, multiplexed := p.opened.Known()
+	atOnce := int64(maxConnections)
+	if multiplexed {
+		atOnce = maxAskedAtOnce
+	}
 	a := &prefetch{
 		Repository: reg,
-		slots:      semaphore.NewWeighted(maxAskedAtOnce),
+		slots:      semaphore.NewWeighted(atOnce),
 		ready:      make(chan struct{}),
 		planned:    make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	a.start = sync.OnceFunc(func() { close(a.ready) })
-	if p.opened.Known() {
+	if known {
 		a.start()
 	}
 	ctx, a.cancel = context.WithCancel(ctx)

@@ -274,6 +274,34 @@ func Known(hosts []docker.RegistryHost) bool {
 	return false
 }
 
+// Multiplexed reports whether all that is known of the hosts is that they answer over HTTP/2,
+// where many requests at once share a connection.
+func Multiplexed(hosts []docker.RegistryHost) bool {
+	multiplexed := false
+	for _, h := range hosts {
+		a, ok := h.Authorizer.(*Authorizer)
+		if !ok {
+			return false
+		}
+		switch a.session.protocol(h.Host) {
+		case 2:
+			multiplexed = true
+		case 1:
+			return false
+		}
+	}
+	return multiplexed
+}
+
+func (s *session) protocol(host string) int {
+	for _, t := range s.transports {
+		if p := t.protocol(host); p > 0 {
+			return p
+		}
+	}
+	return 0
+}
+
 func (s *session) isOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -35,16 +35,16 @@ type transport struct {
 	shared, separate, ours *http.Transport
 	observer               Observer
 
-	mu    sync.Mutex
-	http1 map[string]bool // hosts that have HTTP/1.1 alone, maxHTTP1 at most
+	mu        sync.Mutex
+	protocols map[string]int // the major version that a host last answered with, of maxHosts
 }
 
-// maxHTTP1 is of how many hosts it is remembered that they have HTTP/1.1 alone: redirects
-// may lead to ever new ones.
-const maxHTTP1 = 64
+// maxHosts is of how many hosts a transport remembers the protocol: redirects may lead to ever
+// new ones.
+const maxHosts = 64
 
 func newTransport(base *http.Transport, observer Observer) *transport {
-	t := &transport{observer: observer, http1: map[string]bool{}}
+	t := &transport{observer: observer, protocols: map[string]int{}}
 	sessions := tls.NewLRUClientSessionCache(0)
 	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
@@ -93,8 +93,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := t.choose(req).RoundTrip(req)
 	if err == nil {
-		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
-			t.noteHTTP1(req.URL.Host)
+		if !isLarge(req.Context()) {
+			t.noteProtocol(req.URL.Host, resp.ProtoMajor)
 		}
 		if t.observer != nil {
 			t.observer.Requested(resp.Proto)
@@ -107,7 +107,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *transport) choose(req *http.Request) *http.Transport {
 	switch {
 	case isOurs(req.Context()):
-		if req.URL.Scheme == "http" || t.hasHTTP1(req.URL.Host) {
+		if req.URL.Scheme == "http" || t.protocol(req.URL.Host) == 1 {
 			return t.ours
 		}
 	case isLarge(req.Context()):
@@ -116,18 +116,19 @@ func (t *transport) choose(req *http.Request) *http.Transport {
 	return t.shared
 }
 
-func (t *transport) noteHTTP1(host string) {
+func (t *transport) noteProtocol(host string, major int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.http1) < maxHTTP1 {
-		t.http1[host] = true
+	if _, known := t.protocols[host]; known || len(t.protocols) < maxHosts {
+		t.protocols[host] = major
 	}
 }
 
-func (t *transport) hasHTTP1(host string) bool {
+// protocol returns the major version that the host last answered with, 0 where it is not known.
+func (t *transport) protocol(host string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.http1[host]
+	return t.protocols[host]
 }
 
 // CloseIdleConnections serves http.Client.CloseIdleConnections.

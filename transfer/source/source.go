@@ -253,15 +253,18 @@ func (s *Source) UseSessions(sessions *registry.Sessions) {
 }
 
 // Known reports whether the registry is remembered, so that requests beside the one that
-// resolves the image are probably not refused for want of a token. The source must be one
-// of the daemon's.
-func (s *Source) Known() bool {
+// resolves the image are probably not refused for want of a token, and whether many at once
+// share a connection. The source must be one of the daemon's.
+func (s *Source) Known() (known, multiplexed bool) {
 	spec, err := reference.Parse(s.Image())
 	if err != nil {
-		return false
+		return false, false
 	}
 	hosts, err := s.hosts.get(spec.Hostname())
-	return err == nil && registry.Known(hosts)
+	if err != nil {
+		return false, false
+	}
+	return registry.Known(hosts), registry.Multiplexed(hosts)
 }
 
 // Close closes the connections that no session keeps.
