@@ -31,7 +31,7 @@ const maxAskedAtOnce = 128
 
 // maxConnections is how many wait where each has a connection of its own: a registry should
 // not meet a hundred of one node, each with its handshake.
-const maxConnections = 16
+const maxConnections = 32
 
 // maxPrefetchedBytes is how many bytes of listings, and of manifests that lie under tags, are kept
 // ahead until the gather has read them; what is more is asked for again.

@@ -115,6 +115,9 @@ func (st *stage) push(ctx context.Context, repository string, seed uint64) (*ima
 			subject = img.manifest
 		}
 		types := []string{signature, attestation}
+		if st.nested {
+			types = []string{attestation, attestation} // nobody signs a signature
+		}
 		blob := 1000*seed + uint64(2*n)
 		desc, err := img.attach(ctx, st.reg, subject, types[n%2], random(1000+blob, 4<<10))
 		if err != nil {
