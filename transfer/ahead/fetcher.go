@@ -170,15 +170,15 @@ func (f *Fetcher) start(config digest.Digest) []ocispec.Descriptor {
 	return layers
 }
 
-// openBeside opens layers as soon as a request made with the context that it returns has a
-// connection: the idle one is for the config, which the unpacker waits for.
+// openBeside opens layers as soon as a request made with the context that it returns looks
+// for a connection: an idle one is for the config, which the unpacker waits for.
 func (f *Fetcher) openBeside(ctx context.Context, layers []ocispec.Descriptor) context.Context {
-	connected := make(chan struct{})
-	once := sync.OnceFunc(func() { close(connected) })
+	sent := make(chan struct{})
+	once := sync.OnceFunc(func() { close(sent) })
 	f.wg.Go(func() {
 		needed := f.choose(layers)
 		select {
-		case <-connected:
+		case <-sent:
 		case <-f.ended:
 			return
 		case <-f.ctx.Done():
@@ -194,7 +194,7 @@ func (f *Fetcher) openBeside(ctx context.Context, layers []ocispec.Descriptor) c
 		defer cancel()
 		f.drop(late, f.await(late))
 	})
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { once() }})
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: func(string) { once() }})
 }
 
 // open opens a layer, where a slot is free and no other pull has the layer open. It does not

@@ -74,7 +74,7 @@ func (c *fakeContent) Read(p []byte) (int, error) {
 	if !c.opened {
 		c.opened = true
 		if trace := httptrace.ContextClientTrace(c.ctx); trace != nil {
-			trace.GotConn(httptrace.GotConnInfo{})
+			trace.GetConn("registry.example.com:443")
 		}
 		if c.early && c.answer != nil {
 			if err := c.answer(c.ctx, c.desc); err != nil {
