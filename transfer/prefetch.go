@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,12 +81,8 @@ type prefetchedTag struct {
 
 // prefetchAnswers is nil where there is nothing to ask, or it cannot be known.
 func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetch {
-	spec, err := reference.Parse(p.opened.Image())
-	if err != nil {
-		return nil
-	}
-	selection, err := p.selects(spec.Locator)
-	if err != nil || selection.Empty() {
+	selection := p.expected()
+	if selection.Empty() {
 		return nil
 	}
 	reg, err := p.repository()

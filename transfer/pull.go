@@ -18,6 +18,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // pull lets the wrapped service pull the image, and gathers its referrers at the
@@ -89,6 +90,23 @@ func (p *pull) expect(ctx context.Context) {
 	case err == nil:
 		p.prefetch = p.prefetchAnswers(ctx, image)
 	}
+}
+
+// expected is what will be selected if the image's name does not change as it is resolved,
+// empty where that is not known.
+func (p *pull) expected() *policy.Selection {
+	if p.cannotAsk != nil {
+		return nil
+	}
+	spec, err := reference.Parse(p.opened.Image())
+	if err != nil {
+		return nil
+	}
+	selection, err := p.selects(spec.Locator)
+	if err != nil {
+		return nil // it is said when the image is resolved
+	}
+	return selection
 }
 
 // resolved begins to gather. The context is that of the wrapped service's pull.
@@ -192,7 +210,11 @@ type pullSource struct {
 var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
 
 func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
-	name, desc, err := s.ImageFetcher.Resolve(ctx)
+	asking := ctx
+	if !s.p.expected().Empty() {
+		asking = registry.WithReferrersAhead(ctx)
+	}
+	name, desc, err := s.ImageFetcher.Resolve(asking)
 	if err != nil {
 		return "", ocispec.Descriptor{}, err
 	}

@@ -86,6 +86,9 @@ func (s *Selection) Prune() bool { return s.rule.prune }
 // Empty says that the selection takes and requires nothing, so that no registry
 // needs to be asked.
 func (s *Selection) Empty() bool {
+	if s == nil {
+		return true
+	}
 	for _, t := range s.rule.types {
 		if !t.deny {
 			return false

@@ -35,6 +35,10 @@ type transport struct {
 	shared, separate, ours *http.Transport
 	observer               Observer
 
+	spares  spares // for ours
+	dial    dialer // of ours, without spares
+	dialTLS dialer
+
 	mu        sync.Mutex
 	protocols map[string]int // the major version that a host last answered with, of maxHosts
 }
@@ -47,6 +51,10 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 	t := &transport{observer: observer, protocols: map[string]int{}}
 	sessions := tls.NewLRUClientSessionCache(0)
 	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
+	if t.ours.DialContext != nil {
+		t.dial, t.dialTLS = t.ours.DialContext, overTLS(t.ours)
+		t.ours.DialContext, t.ours.DialTLSContext = t.spares.or("http", t.dial), t.spares.or("https", t.dialTLS)
+	}
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
 	// What waits for an answer on a connection that is dead is told after 15 s.
 	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
@@ -91,7 +99,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ctx := recordConnections(req.Context(), req.URL.Host); ctx != req.Context() {
 		req = req.WithContext(ctx)
 	}
-	resp, err := t.choose(req).RoundTrip(req)
+	resp, err := t.choose(req).RoundTrip(t.openAhead(req))
 	if err == nil {
 		if !isLarge(req.Context()) {
 			t.noteProtocol(req.URL.Host, resp.ProtoMajor)

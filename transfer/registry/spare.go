@@ -1,0 +1,177 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync"
+	"time"
+)
+
+const (
+	// maxSpares is how many connections are opened before requests for referrers need them:
+	// for the listings of an image's root and manifest, and then a referrer and a tag of each.
+	maxSpares = 4
+	// spareTime is how long one waits for its request.
+	spareTime = 10 * time.Second
+)
+
+// spares are connections for requests of ours that are opened while the image is resolved,
+// where a host has HTTP/1.1 alone. What refers to an image is asked for as soon as its digest
+// is known, several questions at once; their handshakes would take longer than their answers.
+type spares struct {
+	mu    sync.Mutex
+	known map[string][]*spare // by scheme and address
+}
+
+// spare is one connection that is open or on its way.
+type spare struct {
+	done chan struct{} // closed when the rest is set
+	conn net.Conn
+	err  error
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// open opens the connections that are missing.
+func (s *spares) open(ctx context.Context, key, address string, dial dialer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = map[string][]*spare{}
+	}
+	for len(s.known[key]) < maxSpares {
+		made := &spare{done: make(chan struct{})}
+		s.known[key] = append(s.known[key], made)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spareTime)
+			defer cancel()
+			defer close(made.done)
+			made.conn, made.err = dial(ctx, "tcp", address)
+			time.AfterFunc(spareTime, func() { s.drop(key, made) })
+		}()
+	}
+}
+
+// drop closes a connection that no request has taken.
+func (s *spares) drop(key string, of *spare) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.known[key] {
+		if other != of {
+			continue
+		}
+		s.known[key] = append(s.known[key][:i:i], s.known[key][i+1:]...)
+		if of.conn != nil {
+			_ = of.conn.Close() // nobody has used it
+		}
+		break
+	}
+	if len(s.known[key]) == 0 {
+		delete(s.known, key)
+	}
+}
+
+// take returns a connection that is open or on its way, nil where there is none, or none
+// could be opened.
+func (s *spares) take(ctx context.Context, key string) net.Conn {
+	s.mu.Lock()
+	known := s.known[key]
+	if len(known) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	first := known[0]
+	s.known[key] = known[1:]
+	s.mu.Unlock()
+	select {
+	case <-first.done:
+		return first.conn
+	case <-ctx.Done():
+		go func() {
+			if <-first.done; first.conn != nil {
+				_ = first.conn.Close() // nobody has used it
+			}
+		}()
+		return nil
+	}
+}
+
+// or returns a dialer that takes a spare connection before it dials.
+func (s *spares) or(scheme string, dial dialer) dialer {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if conn := s.take(ctx, scheme+address); conn != nil {
+			return conn, nil
+		}
+		return dial(ctx, network, address)
+	}
+}
+
+// overTLS returns a dialer that speaks TLS, as http.Transport does by itself.
+func overTLS(c *http.Transport) dialer {
+	dial, config, timeout := c.DialContext, c.TLSClientConfig, c.TLSHandshakeTimeout
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		named := config.Clone()
+		if named.ServerName == "" {
+			named.ServerName, _, _ = net.SplitHostPort(address)
+		}
+		if timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout)
+			defer cancel()
+		}
+		secure := tls.Client(conn, named)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
+}
+
+type aheadKey struct{}
+
+// WithReferrersAhead says that requests for referrers will follow those of the context.
+func WithReferrersAhead(ctx context.Context) context.Context {
+	return context.WithValue(ctx, aheadKey{}, true)
+}
+
+// openAhead has a request of the image, once it is connected, open connections for ours.
+func (t *transport) openAhead(req *http.Request) *http.Request {
+	ctx := req.Context()
+	if ctx.Value(aheadKey{}) == nil || isOurs(ctx) || t.dial == nil || t.viaProxy(req) {
+		return req
+	}
+	u := req.URL
+	return req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		secure, ok := info.Conn.(*tls.Conn)
+		if info.Reused || ok != (u.Scheme == "https") || ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
+			return
+		}
+		t.openSpares(ctx, u)
+	}}))
+}
+
+func (t *transport) openSpares(ctx context.Context, u *url.URL) {
+	address := net.JoinHostPort(u.Hostname(), port(u))
+	if u.Scheme == "https" {
+		t.spares.open(ctx, u.Scheme+address, address, t.dialTLS)
+	} else {
+		t.spares.open(ctx, u.Scheme+address, address, t.dial)
+	}
+}
+
+func (t *transport) viaProxy(req *http.Request) bool {
+	if t.ours.Proxy == nil {
+		return false
+	}
+	proxy, err := t.ours.Proxy(req)
+	return proxy != nil || err != nil
+}
