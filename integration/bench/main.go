@@ -42,8 +42,10 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where daemons live, but for those of the case on disk; empty means TMPDIR")
 	flag.Parse()
 	_ = log.SetLevel("error") // containerd's client warns of each index that it pulls
-	// A pipe that is closed, as by head, ends it as well: daemons leave nothing behind.
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	// A pipe that is closed, as by head, kills it no longer: daemons leave nothing behind. To be
+	// told of the signal would not do, which sockets of a daemon that was killed raise as well.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if err := o.run(namespaces.WithNamespace(ctx, "default")); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
