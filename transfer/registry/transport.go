@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -48,8 +49,9 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 	sessions := tls.NewLRUClientSessionCache(0)
 	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
-	// What waits for an answer on a connection that is dead is told after 15 s.
-	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
+	// What waits for an answer on a connection that died meanwhile is told after 40 s. A ping waits
+	// behind what is being pushed, which the kernel alone may hold 4 MiB of.
+	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 30 * time.Second}
 	return t
 }
 
@@ -66,10 +68,10 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 	if dial := c.DialContext; dial != nil {
 		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dial(ctx, network, address)
-			if err == nil {
-				t.connected(conn)
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			return t.connected(conn), nil
 		}
 	}
 	return c
@@ -77,13 +79,14 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 
 // connected has a connection that waits for the next pull tell soon that nobody is there any
 // more: a middlebox may have forgotten it, and a request over it would wait for its answer.
-func (t *transport) connected(conn net.Conn) {
+func (t *transport) connected(conn net.Conn) net.Conn {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(alive) // without it the connection is as good as containerd's
 	}
 	if t.observer != nil {
 		t.observer.Connected()
 	}
+	return &checkedConn{Conn: conn, died: t.CloseIdleConnections, last: time.Now()}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -92,6 +95,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.WithContext(ctx)
 	}
 	resp, err := t.choose(req).RoundTrip(req)
+	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
+		resp, err = t.choose(req).RoundTrip(req)
+	}
 	if err == nil {
 		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
 			t.noteHTTP1(req.URL.Host)
