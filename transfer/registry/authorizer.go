@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,10 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
+// rememberedWait is how long a token of a challenge that is remembered may take before the host
+// is asked what it wants now: its token service may be gone.
+const rememberedWait = 2 * time.Second
+
 // Authorizer answers the challenges of one pull's hosts, as containerd's own authorizer
 // does, from what the session remembers where it can. It is a docker.Authorizer, for the
 // requests of the image.
@@ -27,6 +32,7 @@ import (
 // may change what the image's requests do.
 type Authorizer struct {
 	session *session
+	origin  *http.Client // of the session: one for each TLS configuration and header
 	client  *http.Client // asks token services
 	header  http.Header  // that they are sent (hosts.toml)
 	// credentials asks the client for its own; nil where it has none.
@@ -38,7 +44,10 @@ type Authorizer struct {
 	mu       sync.Mutex
 	handlers map[string]*handler
 	given    map[string]*given
+	lent     map[lent]bool // of what is remembered: what it authorized requests with
 }
+
+type lent struct{ host, value string }
 
 var _ docker.Authorizer = (*Authorizer)(nil)
 
@@ -54,7 +63,7 @@ type handler struct {
 
 // beside returns the authorizer for requests of ours.
 func (a *Authorizer) beside() *Authorizer {
-	return &Authorizer{session: a.session, client: a.client, header: a.header, credentials: a.credentials, began: a.began, image: a}
+	return &Authorizer{session: a.session, origin: a.origin, client: a.client, header: a.header, credentials: a.credentials, began: a.began, image: a}
 }
 
 // Authorize implements docker.Authorizer.
@@ -77,9 +86,15 @@ func (a *Authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	if h == nil {
 		return nil
 	}
-	value, err := a.authorization(ctx, host, h)
+	patience := ctx
+	if h.remembered {
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, rememberedWait)
+		defer cancel()
+	}
+	value, err := a.authorization(patience, host, h)
 	if err != nil {
-		if h.remembered && ctx.Err() == nil {
+		if h.remembered && ctx.Err() == nil { // or the wait alone is over
 			a.drop(host, h) // the host says anew what it wants
 			return nil
 		}
@@ -177,14 +192,18 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 		if username == "" || secret == "" {
 			return "", errors.New("failed to handle basic auth because missing username or secret")
 		}
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+secret)), nil
+		value := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+secret))
+		if h.remembered {
+			a.lend(host, value)
+		}
+		return value, nil
 	}
 	to := auth.TokenOptions{
 		Realm: h.realm, Service: h.service, Scopes: docker.GetTokenScopes(ctx, h.scopes),
 		Username: username, Secret: secret,
 	}
 	key := tokenKey{
-		session: a.session, realm: to.Realm, service: to.Service, scopes: strings.Join(to.Scopes, " "),
+		session: a.session, client: a.origin, realm: to.Realm, service: to.Service, scopes: strings.Join(to.Scopes, " "),
 		who: a.session.who(username, secret), ours: a.image != nil,
 	}
 	token, err := a.session.sessions.tokens.get(ctx, key, since, func(ctx context.Context) (string, time.Duration, error) {
@@ -208,7 +227,13 @@ func (a *Authorizer) authorized(ctx context.Context, host string, h *handler, to
 	h.borrowed = token.began.Before(a.began)
 	borrowed, remembered := h.borrowed, h.remembered
 	a.mu.Unlock()
-	if a.image == nil && !remembered {
+	if borrowed || remembered {
+		a.lend(host, "Bearer "+token.value)
+	}
+	// A scope that is not the repository's own, as where a mirror has it under another name,
+	// is not what the host's next repository needs.
+	own := slices.Equal(docker.GetTokenScopes(ctx, h.scopes), docker.GetTokenScopes(ctx, nil))
+	if a.image == nil && !remembered && own {
 		a.session.remember(host, h.challenge)
 	}
 	if remembered {
@@ -270,6 +295,72 @@ func (a *Authorizer) drop(host string, h *handler) {
 		a.handlers[host] = nil // until the host's next challenge
 		a.session.forget(host)
 	}
+}
+
+func (a *Authorizer) lend(host, value string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lent == nil {
+		a.lent = map[lent]bool{}
+	}
+	a.lent[lent{host, value}] = true
+}
+
+// doubts reports whether a request may have been refused for what is remembered, where
+// containerd would have asked without and been challenged. What it was authorized with is
+// then forgotten.
+//
+// A 401 says what the host wants, but of Basic it may be the client's password that is wrong
+// where none is needed. A 404 may hide what the token does not reach; a mirror's is believed, since
+// the next host is asked.
+func (a *Authorizer) doubts(req *http.Request, code int) bool {
+	host, value := req.URL.Host, req.Header.Get("Authorization")
+	switch {
+	case isOurs(req.Context()): // registries answer 403 for a tag that is not there
+		return false
+	case code == http.StatusForbidden:
+	case code == http.StatusUnauthorized && strings.HasPrefix(value, "Basic "):
+	case code == http.StatusNotFound && host == a.session.hosts[len(a.session.hosts)-1].Host:
+	default:
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.lent[lent{host, value}] || req.Body != nil && req.Body != http.NoBody {
+		return false
+	}
+	if h := a.handlers[host]; h != nil && (h.remembered || h.borrowed) {
+		a.handlers[host] = nil // until the host's next challenge
+		a.session.forget(host)
+	}
+	return true
+}
+
+// doubting makes a request again, without authorization, that was refused for what is
+// remembered.
+type doubting struct {
+	http.RoundTripper
+	authorizer *Authorizer
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d doubting) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := d.RoundTripper.RoundTrip(req)
+	if err != nil || !d.authorizer.doubts(req, resp.StatusCode) {
+		return resp, err
+	}
+	resp.Body.Close()
+	without := req.Clone(req.Context())
+	without.Header.Del("Authorization")
+	if resp, err = d.RoundTripper.RoundTrip(without); err == nil {
+		resp.Request = req // the next token is fetched after its own was refused
+	}
+	return resp, err
+}
+
+// CloseIdleConnections serves http.Client.CloseIdleConnections.
+func (d doubting) CloseIdleConnections() {
+	(&http.Client{Transport: d.RoundTripper}).CloseIdleConnections()
 }
 
 // challenged reports whether any of the image's requests was authorized.

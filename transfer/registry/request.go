@@ -46,7 +46,7 @@ type request struct {
 	// impatient takes the first answer of another host, to which a redirect led: a site
 	// that has nothing to do with the registry may ask to come back later for ever.
 	impatient bool
-	unless      string // the ETag of what is not to be sent again; "" sends no condition
+	unless    string // the ETag of what is not to be sent again; "" sends no condition
 }
 
 // get reads an address, see perform.

@@ -120,7 +120,7 @@ func (s *Sessions) find(key sessionKey, config string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.known[key]
-	if known == nil || known.config != config {
+	if known == nil || known.config != config || known.idle() > sessionTime {
 		return nil
 	}
 	known.touch()
@@ -133,7 +133,7 @@ func (s *Sessions) add(key sessionKey, made *session) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.known[key]; known != nil {
-		if known.config == made.config {
+		if known.config == made.config && known.idle() <= sessionTime {
 			return known
 		}
 		s.end(key)
@@ -223,13 +223,14 @@ func (s *session) forPull(options config.HostOptions) ([]docker.RegistryHost, er
 	for i, h := range s.hosts {
 		authorizer := made[h.Client]
 		if authorizer == nil {
-			client := &http.Client{Transport: s.roundTripper(h)}
+			authorizer = &Authorizer{session: s, origin: h.Client, header: h.Header, credentials: options.Credentials, began: time.Now()}
+			client := &http.Client{Transport: doubting{s.roundTripper(h), authorizer}}
 			if options.UpdateClient != nil {
 				if err := options.UpdateClient(client); err != nil {
 					return nil, err
 				}
 			}
-			authorizer = &Authorizer{session: s, client: client, header: h.Header, credentials: options.Credentials, began: time.Now()}
+			authorizer.client = client
 			made[h.Client] = authorizer
 		}
 		h.Client, h.Authorizer = authorizer.client, authorizer

@@ -34,6 +34,7 @@ const (
 // apart.
 type tokenKey struct {
 	session *session
+	client  *http.Client // of the session, whose TLS configuration and header asked for it
 	realm   string
 	service string
 	scopes  string // sorted, separated by spaces

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -56,8 +57,9 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 		t.ours.DialContext, t.ours.DialTLSContext = t.spares.or("http", t.dial), t.spares.or("https", t.dialTLS)
 	}
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
-	// What waits for an answer on a connection that is dead is told after 15 s.
-	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
+	// What waits for an answer on a connection that died meanwhile is told after 40 s. A ping waits
+	// behind what is being pushed, which the kernel alone may hold 4 MiB of.
+	t.shared.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 30 * time.Second}
 	return t
 }
 
@@ -74,10 +76,10 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 	if dial := c.DialContext; dial != nil {
 		c.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dial(ctx, network, address)
-			if err == nil {
-				t.connected(conn)
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			return t.connected(conn), nil
 		}
 	}
 	return c
@@ -85,13 +87,14 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 
 // connected has a connection that waits for the next pull tell soon that nobody is there any
 // more: a middlebox may have forgotten it, and a request over it would wait for its answer.
-func (t *transport) connected(conn net.Conn) {
+func (t *transport) connected(conn net.Conn) net.Conn {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(alive) // without it the connection is as good as containerd's
 	}
 	if t.observer != nil {
 		t.observer.Connected()
 	}
+	return &checkedConn{Conn: conn, died: t.CloseIdleConnections, last: time.Now()}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -99,7 +102,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ctx := recordConnections(req.Context(), req.URL.Host); ctx != req.Context() {
 		req = req.WithContext(ctx)
 	}
-	resp, err := t.choose(req).RoundTrip(t.openAhead(req))
+	req = t.openAhead(req)
+	resp, err := t.choose(req).RoundTrip(req)
+	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
+		resp, err = t.choose(req).RoundTrip(req)
+	}
 	if err == nil {
 		if !isLarge(req.Context()) {
 			t.noteProtocol(req.URL.Host, resp.ProtoMajor)

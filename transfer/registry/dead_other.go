@@ -1,0 +1,7 @@
+//go:build !linux
+
+package registry
+
+import "net"
+
+func unacknowledged(net.Conn) (waits, dead bool) { return false, false }
