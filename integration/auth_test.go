@@ -31,8 +31,8 @@ func TestOneTokenAndOneListingASubject(t *testing.T) {
 			t.Errorf("%s was asked %d times", path, n)
 		}
 	}
-	// The index and the platform manifest, and each referrer of theirs.
-	if want := 2 + 5; len(asked) != want {
+	// The index and the platform manifest, and each referrer of theirs that is no signature.
+	if want := 2 + 3; len(asked) != want {
 		t.Errorf("%d subjects were asked about, want %d: %v", len(asked), want, asked)
 	}
 	if t.Failed() {

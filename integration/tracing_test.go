@@ -126,7 +126,7 @@ func TestSpans(t *testing.T) {
 	wantSpans(t, receiver, gather, "List", "referrers.subject", index, amd64)
 	wantSpans(t, receiver, gather, "Take", "referrers.digest",
 		f.Get(fixture.CosignSignature).Digest.String(), notation, f.Get(fixture.SBOM).Digest.String())
-	wantSpans(t, receiver, gather, "CosignTag", "referrers.subject", index, amd64) // .sbom of the one, .sig of the other
+	wantSpans(t, receiver, gather, "CosignTag", "referrers.subject", amd64) // .sig; the index has a sigstore bundle
 	for _, s := range receiver.named(of.TraceId, "transfer.referrers.Take") {
 		if set := attribute(s, "referrers.set"); set != "signatures" && set != "sboms" {
 			t.Errorf("the referrer %s is of set %q", attribute(s, "referrers.digest"), set)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,7 +68,7 @@ func issue(w http.ResponseWriter, name string) {
 func giveImage(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
 	w.Header().Set("Docker-Content-Digest", digest.FromString("{}").String())
-	fmt.Fprint(w, "{}")
+	_, _ = io.WriteString(w, "{}") // a client that has left is no concern here
 }
 
 // resolves resolves name:v1 of the registry as one pull does: with the sessions, or as containerd
@@ -114,8 +115,8 @@ func TestMemoryFailsNoPull(t *testing.T) {
 		},
 		"a public repository beside one that is not, for a wrong password": {
 			"private", "public",
-			func(f *fickle) http.HandlerFunc { return basic },
-			func(f *fickle) http.HandlerFunc { return basic },
+			func(*fickle) http.HandlerFunc { return basic },
+			func(*fickle) http.HandlerFunc { return basic },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -260,6 +260,17 @@ func (s *session) setOpen() {
 	s.open = time.Now()
 }
 
+// Finished says that the pull which the hosts are of makes no further request.
+func Finished(hosts []docker.RegistryHost) {
+	for _, h := range hosts {
+		if a, ok := h.Authorizer.(*Authorizer); ok {
+			for _, t := range a.session.transports {
+				t.spares.close()
+			}
+		}
+	}
+}
+
 // Known reports whether the hosts' registry is remembered, so that a request to it is
 // probably not refused for want of a token.
 func Known(hosts []docker.RegistryHost) bool {

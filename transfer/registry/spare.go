@@ -75,6 +75,26 @@ func (s *spares) drop(key string, of *spare) {
 	}
 }
 
+// close closes all that no request has taken: the next pull opens its own.
+func (s *spares) close() {
+	s.mu.Lock()
+	known := s.known
+	s.known = nil
+	s.mu.Unlock()
+	for _, of := range known {
+		for _, spare := range of {
+			go spare.discard()
+		}
+	}
+}
+
+// discard closes the connection once it is open.
+func (s *spare) discard() {
+	if <-s.done; s.conn != nil {
+		_ = s.conn.Close() // nobody has used it
+	}
+}
+
 // take returns a connection that is open or on its way, nil where there is none, or none
 // could be opened.
 func (s *spares) take(ctx context.Context, key string) net.Conn {
@@ -91,11 +111,7 @@ func (s *spares) take(ctx context.Context, key string) net.Conn {
 	case <-first.done:
 		return first.conn
 	case <-ctx.Done():
-		go func() {
-			if <-first.done; first.conn != nil {
-				_ = first.conn.Close() // nobody has used it
-			}
-		}()
+		go first.discard()
 		return nil
 	}
 }

@@ -148,6 +148,14 @@ func TestSparesEnd(t *testing.T) {
 		if closed.Load() != maxSpares-1 || len(s.known) != 0 {
 			t.Errorf("%d connections are closed, %d hosts known, want %d and none", closed.Load(), len(s.known), maxSpares-1)
 		}
+		closed.Store(0)
+		s.open(t.Context(), "key", "address", slow)
+		s.close() // the pull ends before they are open
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if closed.Load() != maxSpares || s.take(t.Context(), "key") != nil {
+			t.Errorf("%d connections are closed with their pull, want %d", closed.Load(), maxSpares)
+		}
 		failed := errors.New("refused")
 		s.open(t.Context(), "key", "address", func(context.Context, string, string) (net.Conn, error) { return nil, failed })
 		dialled := s.or("", func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed })

@@ -56,10 +56,13 @@ func (h *hosts) settled() {
 	}
 }
 
-// close closes the connections that no session keeps.
+// close closes the connections that no session keeps, and those that nobody used.
 func (h *hosts) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for _, known := range h.known {
+		registry.Finished(known)
+	}
 	if h.own != nil {
 		h.own.Close()
 	}

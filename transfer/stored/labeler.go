@@ -75,7 +75,14 @@ func (l *Labeler) TieAll(ctx context.Context, all []Tying) error {
 	return errors.Join(errs...)
 }
 
+// tie refuses a referrer that is gone: where another pull has untied it since this one looked,
+// it may have been collected.
 func (l *Labeler) tie(ctx context.Context, t Tying) error {
+	for _, r := range t.Referrers {
+		if _, err := l.store.Info(ctx, r); err != nil {
+			return fmt.Errorf("referrer %s of subject %s: %w", r, t.Subject, err)
+		}
+	}
 	err := l.change(ctx, t.Subject, func(info content.Info) (map[string]string, error) {
 		add := labels.TieLabels(info.Labels, t.Referrers...)
 		if t.More != nil {
