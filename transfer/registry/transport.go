@@ -99,7 +99,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := t.roundTrip(req)
 	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
-		resp, err = t.roundTrip(req)
+		resp, err = t.roundTrip(repeated(req))
 	}
 	if err == nil {
 		if resp.ProtoMajor == 1 && !isLarge(req.Context()) {
@@ -130,7 +130,7 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil || !http2.Load() || ctx.Err() != nil || errors.Is(err, errDead) || errors.As(err, &timeout) && timeout.Timeout() {
 		return asCut(resp, err)
 	}
-	return t.separate.RoundTrip(req)
+	return t.separate.RoundTrip(repeated(req))
 }
 
 // asCut has the body of an HTTP/2 answer end as that of HTTP/1.1 does where it breaks: after
