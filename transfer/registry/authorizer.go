@@ -32,7 +32,7 @@ const rememberedWait = 2 * time.Second
 // may change what the image's requests do.
 type Authorizer struct {
 	session *session
-	origin  *http.Client // of the session: one for each TLS configuration and header
+	origin  *http.Client // of the session, one for each TLS configuration and header; shares tokens
 	client  *http.Client // asks token services
 	header  http.Header  // that they are sent (hosts.toml)
 	// credentials asks the client for its own; nil where it has none.
@@ -86,13 +86,7 @@ func (a *Authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	if h == nil {
 		return nil
 	}
-	patience := ctx
-	if h.remembered {
-		var cancel context.CancelFunc
-		patience, cancel = context.WithTimeout(ctx, rememberedWait)
-		defer cancel()
-	}
-	value, err := a.authorization(patience, host, h)
+	value, err := a.authorization(ctx, host, h)
 	if err != nil {
 		if h.remembered && ctx.Err() == nil { // or the wait alone is over
 			a.drop(host, h) // the host says anew what it wants
@@ -184,6 +178,11 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 	if failed != nil {
 		return "", failed
 	}
+	if h.remembered {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, rememberedWait)
+		defer cancel()
+	}
 	username, secret, err := a.ask(ctx, host)
 	if err != nil {
 		return "", err
@@ -206,7 +205,7 @@ func (a *Authorizer) authorization(ctx context.Context, host string, h *handler)
 		session: a.session, client: a.origin, realm: to.Realm, service: to.Service, scopes: strings.Join(to.Scopes, " "),
 		who: a.session.who(username, secret), ours: a.image != nil,
 	}
-	token, err := a.session.sessions.tokens.get(ctx, key, since, func(ctx context.Context) (string, time.Duration, error) {
+	token, err := a.session.sessions.tokens.get(ctx, key, since, a.began, func(ctx context.Context) (string, time.Duration, error) {
 		return fetchFrom(asOurs(ctx, a.image != nil), a.tokenClient(), a.header, to)
 	})
 	if err == nil {
@@ -318,7 +317,7 @@ func (a *Authorizer) doubts(req *http.Request, code int) bool {
 	switch {
 	case isOurs(req.Context()): // registries answer 403 for a tag that is not there
 		return false
-	case code == http.StatusForbidden:
+	case code == http.StatusForbidden || code == http.StatusBadRequest:
 	case code == http.StatusUnauthorized && strings.HasPrefix(value, "Basic "):
 	case code == http.StatusNotFound && host == a.session.hosts[len(a.session.hosts)-1].Host:
 	default:

@@ -80,7 +80,24 @@ func (c *checkedConn) judge() {
 	}
 }
 
-// mayRepeat reports whether a request can be made again that a dead connection swallowed.
+// mayRepeat reports whether a request can be made again that a broken connection swallowed.
 func mayRepeat(req *http.Request) bool {
+	if _, ok := req.Header[idempotent]; ok {
+		return req.GetBody != nil
+	}
 	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
 }
+
+// repeated returns the request with its body from the beginning.
+func repeated(req *http.Request) *http.Request {
+	if req.GetBody == nil {
+		return req
+	}
+	again := *req
+	again.Body, _ = req.GetBody() // of bytes in memory: cannot fail
+	return &again
+}
+
+// idempotent is the header of a request that may be made again whatever its method. Without a
+// value it is not sent (net/http.Transport).
+const idempotent = "Idempotency-Key"

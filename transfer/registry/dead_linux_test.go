@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -71,9 +72,16 @@ func TestDeadConnectionDelaysNoPull(t *testing.T) {
 			t.Cleanup(server.Close)
 			base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // as above
 			client := &http.Client{Transport: newTransport(base, nil)}
+			tokens := &http.Client{Transport: boundedAnswers{client.Transport}}
 			get := func(path string) {
 				began := time.Now()
-				resp, err := client.Get(server.URL + path)
+				ask := func() (*http.Response, error) { return client.Get(server.URL + path) }
+				if path == "/token" {
+					ask = func() (*http.Response, error) {
+						return tokens.Post(server.URL+path, "text/plain", strings.NewReader("secret"))
+					}
+				}
+				resp, err := ask()
 				if err != nil {
 					t.Errorf("after %s: %v", time.Since(began), err)
 					return
@@ -91,8 +99,8 @@ func TestDeadConnectionDelaysNoPull(t *testing.T) {
 			wg.Wait()
 			time.Sleep(1500 * time.Millisecond) // between the pulls
 			m.mute(t)
-			for range 3 {
-				wg.Go(func() { get("/") })
+			for _, path := range []string{"/", "/", "/token"} {
+				wg.Go(func() { get(path) })
 			}
 			wg.Wait()
 		})

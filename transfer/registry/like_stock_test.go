@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -107,6 +108,16 @@ func TestMemoryFailsNoPull(t *testing.T) {
 			"app", "app",
 			func(f *fickle) http.HandlerFunc { return f.tokens("old", 0) },
 			func(f *fickle) http.HandlerFunc { return f.tokens("new", http.StatusNotFound) },
+		},
+		"a token that may no longer is refused with 400": {
+			"app", "app",
+			func(f *fickle) http.HandlerFunc { return f.tokens("old", 0) },
+			func(f *fickle) http.HandlerFunc { return f.tokens("new", http.StatusBadRequest) },
+		},
+		"a token could not even be sent": {
+			"app", "app",
+			func(f *fickle) http.HandlerFunc { return f.tokens("a\nb", 0) },
+			func(f *fickle) http.HandlerFunc { return f.tokens("new", 0) },
 		},
 		"repositories have token services of their own": {
 			"a", "b",
@@ -268,6 +279,114 @@ func TestHostsShareNoToken(t *testing.T) {
 	for name, sessions := range map[string]*Sessions{"containerd's own client": nil, "a session": {}} {
 		if err := resolves(t, sessions, f.host(), "app", options); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A pull keeps a token that does not say when it expires, as containerd does: its service need
+// not be there for as long as the pull takes.
+func TestTokenWithoutATimeLastsAPull(t *testing.T) {
+	var known tokens
+	began := time.Now()
+	get := func(pull time.Time) string {
+		token, err := known.get(t.Context(), tokenKey{}, time.Time{}, pull, func(context.Context) (string, time.Duration, error) {
+			return fmt.Sprint("asked by ", pull.Equal(began)), 0, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token.value
+	}
+	get(began)
+	known.known[tokenKey{}].expires = time.Now().Add(-time.Second)
+	if got := get(began); got != "asked by true" {
+		t.Errorf("%q", got)
+	}
+	later := time.Now().Add(time.Second)
+	known.known[tokenKey{}].expires = time.Now().Add(-time.Second)
+	if got := get(later); got != "asked by false" {
+		t.Errorf("%q: another pull has what has expired", got)
+	}
+}
+
+// A pull whose debugging hangs holds up no other: its client's stream may not be read.
+func TestPullIsNotHeldUpByAnothersDebugging(t *testing.T) {
+	f := newFickle(t)
+	f.answers(f.tokens("t", 0))
+	sessions := &Sessions{}
+	release, hangs := make(chan struct{}), make(chan struct{}, 8)
+	debugging := plain(nil)
+	debugging.UpdateClient = func(c *http.Client) error {
+		inner := c.Transport
+		c.Transport = roundTripperFunc(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path == "/token" {
+				hangs <- struct{}{}
+				<-release
+			}
+			return inner.RoundTrip(req)
+		})
+		return nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	wg.Go(func() { _ = resolves(t, sessions, f.host(), "app", debugging) })
+	<-hangs
+	done := make(chan error, 1)
+	wg.Go(func() { done <- resolves(t, sessions, f.host(), "app", plain(nil)) })
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the other pull waits")
+	}
+}
+
+type roundTripperFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// A registry on localhost is asked over TLS and then without, in each pull.
+func TestLocalRegistryWithoutTLS(t *testing.T) {
+	f := newFickle(t)
+	f.answers(f.tokens("t", 0))
+	sessions := &Sessions{}
+	for range 3 {
+		if err := resolves(t, sessions, f.host(), "app", config.HostOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := len(f.paths()); got != 5 {
+		t.Errorf("%d requests: %q", got, f.paths())
+	}
+}
+
+// A token service that closes the connection of an earlier pull as it is asked is asked anew.
+func TestTokenServiceClosesAnIdleConnection(t *testing.T) {
+	f := newFickle(t)
+	asked := map[string]bool{}
+	f.answers(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+		case r.Header.Get("Authorization") != "":
+			giveImage(w)
+			return
+		default:
+			f.challenge(w, "/token", `,scope="repository:other:pull"`) // not remembered
+			return
+		}
+		if asked[r.RemoteAddr] {
+			panic(http.ErrAbortHandler)
+		}
+		asked[r.RemoteAddr] = true
+		issue(w, "t")
+	})
+	sessions := &Sessions{}
+	for n := range 3 {
+		if err := resolves(t, sessions, f.host(), "app", plain(user(fmt.Sprint("user", n)))); err != nil {
+			t.Error(err)
 		}
 	}
 }

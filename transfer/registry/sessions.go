@@ -229,6 +229,7 @@ func (s *session) forPull(options config.HostOptions) ([]docker.RegistryHost, er
 				if err := options.UpdateClient(client); err != nil {
 					return nil, err
 				}
+				authorizer.origin = client // another pull must not wait for what this one's writes, or fail with it
 			}
 			authorizer.client = client
 			made[h.Client] = authorizer

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -51,6 +52,7 @@ type token struct {
 	value   string
 	err     error
 	expires time.Time
+	endless bool // its service does not say when it expires
 }
 
 // tokens fetches each token once, for all who need it at the same time, and remembers it
@@ -64,13 +66,14 @@ type tokens struct {
 // say.
 type fetchToken func(ctx context.Context) (value string, lasts time.Duration, err error)
 
-// get returns the token, which was asked for since the given time. Where fetching fails,
+// get returns the token, which was asked for since the given time. A pull keeps one that does
+// not say when it expires until the registry refuses it, as containerd does. Where fetching fails,
 // the next who needs it tries again. A context that ends ends the wait alone: others may
 // wait for the same token, the image among them.
-func (t *tokens) get(ctx context.Context, key tokenKey, since time.Time, fetch fetchToken) (*token, error) {
+func (t *tokens) get(ctx context.Context, key tokenKey, since, pull time.Time, fetch fetchToken) (*token, error) {
 	t.mu.Lock()
 	known := t.known[key]
-	if known == nil || known.began.Before(since) || known.over() {
+	if known == nil || known.began.Before(since) || known.over(pull) {
 		known = &token{began: time.Now(), done: make(chan struct{})}
 		t.add(key, known)
 		go t.fetch(context.WithoutCancel(ctx), key, known, fetch)
@@ -88,13 +91,13 @@ func (t *tokens) fetch(ctx context.Context, key tokenKey, known *token, fetch fe
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
 	value, lasts, err := fetch(ctx)
-	if lasts <= 0 {
+	if known.endless = lasts <= 0; known.endless {
 		lasts = defaultTokenTime
 	}
 	lasts = min(lasts, maxTokenTime)
 	lasts -= min(lasts/10, 10*time.Second) // for the way to the registry
 	known.value, known.err, known.expires = value, err, known.began.Add(lasts)
-	if err != nil || len(value) > maxToken {
+	if err != nil || len(value) > maxToken || !httpguts.ValidHeaderFieldValue(value) {
 		t.drop(key, known)
 	}
 	close(known.done)
@@ -108,11 +111,12 @@ func (t *tokens) drop(key tokenKey, known *token) {
 	}
 }
 
-// over reports whether the token is there and has expired.
-func (t *token) over() bool {
+// over reports whether the token is there and has expired, for a pull that began at the given
+// time.
+func (t *token) over(pull time.Time) bool {
 	select {
 	case <-t.done:
-		return time.Now().After(t.expires)
+		return time.Now().After(t.expires) && (!t.endless || t.began.Before(pull))
 	default:
 		return false
 	}
@@ -127,7 +131,7 @@ func (t *tokens) add(key tokenKey, made *token) {
 		var oldest tokenKey
 		var began time.Time
 		for other, token := range t.known {
-			if token.over() {
+			if token.over(time.Now()) {
 				delete(t.known, other)
 			} else if began.IsZero() || token.began.Before(began) {
 				oldest, began = other, token.began
@@ -186,11 +190,14 @@ func lacksPost(err error, to auth.TokenOptions) bool {
 	return status.StatusCode == http.StatusMethodNotAllowed && to.Username != ""
 }
 
-// boundedAnswers cuts what a token service answers.
+// boundedAnswers cuts what a token service answers. A request to one can be made again, POST as
+// well, over a connection of an earlier pull that the service closed in the same moment.
 type boundedAnswers struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (b boundedAnswers) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header[idempotent] = nil
 	resp, err := b.RoundTripper.RoundTrip(req)
 	if err == nil {
 		resp.Body = &boundedBody{resp.Body, maxTokenAnswer}

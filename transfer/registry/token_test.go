@@ -128,7 +128,7 @@ func TestTokenServiceIsReadToALimit(t *testing.T) {
 	var known tokens
 	long = strings.Repeat("x", maxToken+1)
 	for range 2 {
-		token, err := known.get(t.Context(), tokenKey{}, time.Time{}, func(context.Context) (string, time.Duration, error) { return long, time.Hour, nil })
+		token, err := known.get(t.Context(), tokenKey{}, time.Time{}, time.Now(), func(context.Context) (string, time.Duration, error) { return long, time.Hour, nil })
 		if err != nil || token.value != long {
 			t.Errorf("%v, want a long token to serve once", err)
 		}

@@ -22,9 +22,6 @@ const (
 	LargeBlob = 8 << 20
 )
 
-// alive is how an idle connection is probed: one that is dead is closed after 16 s.
-var alive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 2 * time.Second, Count: 3}
-
 // transport sends a session's requests: over HTTP/2 where the registry offers it (RFC 9113,
 // section 3.2), so that parallel requests share one connection and its handshakes; large
 // layers over HTTP/1.1, each on a connection of its own.
@@ -85,12 +82,9 @@ func (t *transport) connections(base *http.Transport, sessions tls.ClientSession
 	return c
 }
 
-// connected has a connection that waits for the next pull tell soon that nobody is there any
-// more: a middlebox may have forgotten it, and a request over it would wait for its answer.
+// connected returns a connection that notices when it is used again and nobody is there any
+// more: a middlebox may have forgotten it.
 func (t *transport) connected(conn net.Conn) net.Conn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(alive) // without it the connection is as good as containerd's
-	}
 	if t.observer != nil {
 		t.observer.Connected()
 	}
@@ -103,9 +97,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.WithContext(ctx)
 	}
 	req = t.openAhead(req)
-	resp, err := t.choose(req).RoundTrip(req)
+	resp, err := t.roundTrip(req)
 	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
-		resp, err = t.choose(req).RoundTrip(req)
+		resp, err = t.roundTrip(repeated(req))
 	}
 	if err == nil {
 		if !isLarge(req.Context()) {

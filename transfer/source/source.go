@@ -18,6 +18,7 @@ import (
 	"time"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
@@ -211,7 +212,39 @@ func (s *Source) Pusher(ctx context.Context, desc ocispec.Descriptor) (transfer.
 	if spec, err := reference.Parse(ref); err == nil && spec.Digest() == "" {
 		ref += "@" + desc.Digest.String()
 	}
-	return s.resolver.Pusher(ctx, ref)
+	p, err := s.resolver.Pusher(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if in, ok := p.(content.Ingester); ok {
+		return sizedIngester{sizedPusher{p}, in}, nil
+	}
+	return sizedPusher{p}, nil
+}
+
+// sizedPusher is sizedFetcher for a push.
+type sizedPusher struct{ transfer.Pusher }
+
+// Push implements transfer.Pusher.
+func (p sizedPusher) Push(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
+	return p.Pusher.Push(registry.WithSize(ctx, desc.Size), desc)
+}
+
+// sizedIngester is one through whose Writer containerd pushes, as its own is.
+type sizedIngester struct {
+	sizedPusher
+	in content.Ingester
+}
+
+// Writer implements content.Ingester.
+func (p sizedIngester) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	return p.in.Writer(registry.WithSize(ctx, o.Desc.Size), opts...)
 }
 
 // Repository returns the repository to ask for referrers. It shares the hosts of
