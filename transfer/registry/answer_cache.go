@@ -120,6 +120,11 @@ func ownDigest(a *Response) digest.Digest {
 	return dgst
 }
 
+// dockerHub counts GETs of tags against its limit of pulls, though nothing be there, and
+// HEADs not. Few images have anything under a tag that is asked for, so that one costs a
+// request more.
+const dockerHub = "registry-1.docker.io"
+
 // head asks for a tag with HEAD. It returns the answer that a GET would give: that nothing is
 // there, that it is refused, or what is known of the digest that the tag has. nil leaves it to
 // a GET: the registry does not know HEAD, or what is there is not known.
@@ -144,7 +149,12 @@ func (r *Repository) head(ctx context.Context, h *Host, q request) (*Response, e
 	}
 	if kept := r.answers.get(q.url); kept != nil && kept.digest == dgst {
 		a.Body = kept.body
-	} else if a.Body = r.known(ctx, dgst); a.Body == nil || artifact.VerifyDigest(a.Body, dgst) != nil {
+		return a, nil
+	}
+	if r.known == nil {
+		return nil, nil
+	}
+	if a.Body = r.known(ctx, dgst); a.Body == nil || artifact.VerifyDigest(a.Body, dgst) != nil {
 		return nil, nil
 	}
 	return a, nil

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -196,5 +197,40 @@ func TestAnswerCacheIsBounded(t *testing.T) {
 		if kept := c.get(at(0)); kept != nil && len(kept.body) > maxAnswer {
 			t.Errorf("%s: an answer of %d bytes is held", name, len(kept.body))
 		}
+	}
+}
+
+// Docker Hub is asked for a tag with HEAD first at the first pull, too: it counts a GET.
+func TestDockerHubIsAskedForTagsWithHead(t *testing.T) {
+	kind := CosignKinds[0]
+	path := repository + "manifests/" + kind.Tag(subject)
+	manifest := hostile.Content(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`)).
+		With("Docker-Content-Digest", digest.FromString(`{"schemaVersion":2}`).String())
+	for name, tc := range map[string]struct {
+		host   string
+		answer hostile.Answer
+		want   []string
+	}{
+		"nothing is there":              {dockerHub, hostile.Status(http.StatusNotFound), []string{"HEAD"}},
+		"a signature is there":          {dockerHub, manifest, []string{"HEAD", "GET"}},
+		"nothing, at another registry":  {"registry.test", hostile.Status(http.StatusNotFound), []string{"GET"}},
+		"something at another registry": {"registry.test", manifest, []string{"GET"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := hostile.New(t)
+			s.On(path, tc.answer)
+			host := s.RegistryHost(pullResolve)
+			host.Client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, s.Host())
+			}
+			host.Host = tc.host
+			found, _ := repositoryAt(t, tc.host, twice, host).CosignTag(t.Context(), subject, kind)
+			if present := tc.answer.Code != http.StatusNotFound; (found != nil) != present {
+				t.Errorf("%v was found, want something: %t", found, present)
+			}
+			if got := methods(s, path); !slices.Equal(got, tc.want) {
+				t.Errorf("asked with %q, want %q", got, tc.want)
+			}
+		})
 	}
 }

@@ -69,7 +69,7 @@ func (r *Repository) Get(ctx context.Context, h *Host, u *url.URL, accept string
 // ask is Get for a request of its own kind.
 func (r *Repository) ask(ctx context.Context, h *Host, q request) (*Response, error) {
 	asks := operation(q.url)
-	if asks == OpTag && r.known != nil {
+	if asks == OpTag && (r.known != nil || h.Host == dockerHub) {
 		if a, err := r.head(ctx, h, q); a != nil || err != nil {
 			return a, err
 		}

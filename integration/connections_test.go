@@ -1,0 +1,85 @@
+package integration
+
+import (
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
+	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+)
+
+// trusted returns a hosts directory that has the certificate of a registry.
+func trusted(t *testing.T, reg *registry.Registry) string {
+	t.Helper()
+	dir := t.TempDir()
+	host := filepath.Join(dir, strings.ReplaceAll(reg.Host, ":", "_")+"_")
+	if err := os.Mkdir(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{
+		"ca.pem":     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: reg.Certificate()}),
+		"hosts.toml": fmt.Appendf(nil, "server = %q\nca = %q\n", "https://"+reg.Host, filepath.Join(host, "ca.pem")),
+	}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(host, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// A pull of a signed image with its referrers, of another image of the same registry, and of the
+// first again, each with all its requests, has one connection where the registry offers HTTP/2. Where it does
+// not, the image has one and its referrers those that are opened for them; stock containerd, which has no
+// memory of a registry, opens at least one for each pull.
+func TestConnectionsOfPulls(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opts       []registry.Option
+		least, max int // connections of the first pull
+	}{
+		"HTTP/2":         {[]registry.Option{registry.WithTLS(), registry.WithHTTP2()}, 1, 1},
+		"HTTP/1.1 alone": {[]registry.Option{registry.WithTLS()}, 2, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, d *daemon.Daemon, active bool) {
+				reg := startRegistry(t, registry.Olareg, append(tc.opts, registry.WithToken("user", "secret"))...)
+				for _, repository := range []string{"app", "other"} {
+					image := pushSmall(t, reg, repository, "v1", repository)
+					attach(t, reg, repository, image.Descriptor, "application/vnd.cncf.notary.signature", []byte("signature of "+repository))
+				}
+				dir := trusted(t, reg)
+				var connections, tokens []int
+				for _, repository := range []string{"app", "other", "app"} {
+					reg.Reset()
+					pull(t, d, reg.Host+"/"+repository+":v1", "--hosts-dir", dir, "-u", "user:secret")
+					connections, tokens = append(connections, reg.Connections()), append(tokens, reg.Count("/token"))
+				}
+				t.Logf("connections %v, token requests %v", connections, tokens)
+				if !active {
+					for i, n := range connections {
+						if n < 1 {
+							t.Errorf("stock containerd opened %d connections in pull %d", n, i)
+						}
+					}
+					return
+				}
+				if got := connections[0]; got < tc.least || got > tc.max {
+					t.Errorf("the first pull opened %d connections, want %d to %d", got, tc.least, tc.max)
+				}
+				if connections[2] != 0 || tokens[2] != 0 {
+					t.Errorf("the pull of the same image opened %d connections and fetched %d tokens, want none", connections[2], tokens[2])
+				}
+				if tokens[0] != 1 || tokens[1] != 1 {
+					t.Errorf("%v token requests, want one for each repository", tokens)
+				}
+				if name == "HTTP/2" && connections[1] != 0 {
+					t.Errorf("the pull of another image opened %d connections, want none", connections[1])
+				}
+			})
+		})
+	}
+}
