@@ -92,7 +92,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.WithContext(ctx)
 	}
 	resp, err := t.roundTrip(req)
-	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
+	for again := 0; again < 2 && brokenByOthers(req, err) && mayRepeat(req); again++ {
 		resp, err = t.roundTrip(repeated(req))
 	}
 	if err == nil {
@@ -104,6 +104,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return resp, err
+}
+
+// brokenByOthers reports whether a request failed for what went before it over its connection: it
+// died, or its last request was cancelled as it ended and took it along (net/http hands out a
+// connection before the request whose answer is whole has returned).
+func brokenByOthers(req *http.Request, err error) bool {
+	return errors.Is(err, errDead) || req.Context().Err() == nil && errors.Is(err, context.Canceled)
 }
 
 // roundTrip sends the request. One of the image that HTTP/2 breaks before its answer is sent as
