@@ -82,8 +82,8 @@ func (c *checkedConn) judge() {
 
 // mayRepeat reports whether a request can be made again that a broken connection swallowed.
 func mayRepeat(req *http.Request) bool {
-	if _, ok := req.Header[idempotent]; ok {
-		return req.GetBody != nil
+	if _, ok := req.Header[idempotent]; ok && req.GetBody != nil {
+		return true
 	}
 	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
 }

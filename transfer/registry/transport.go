@@ -98,7 +98,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	req = t.openAhead(req)
 	resp, err := t.roundTrip(req)
-	for again := 0; again < 2 && errors.Is(err, errDead) && mayRepeat(req); again++ {
+	for again := 0; again < 2 && brokenByOthers(req, err) && mayRepeat(req); again++ {
 		resp, err = t.roundTrip(repeated(req))
 	}
 	if err == nil {
@@ -110,6 +110,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return resp, err
+}
+
+// brokenByOthers reports whether a request failed for what went before it over its connection: it
+// died, or its last request was cancelled as it ended and took it along (net/http hands out a
+// connection before the request whose answer is whole has returned).
+func brokenByOthers(req *http.Request, err error) bool {
+	return errors.Is(err, errDead) || req.Context().Err() == nil && errors.Is(err, context.Canceled)
 }
 
 // choose returns the connections for the request.
