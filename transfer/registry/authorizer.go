@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -46,8 +44,6 @@ type Authorizer struct {
 	given    map[string]*given
 	lent     map[lent]bool // of what is remembered: what it authorized requests with
 }
-
-type lent struct{ host, value string }
 
 var _ docker.Authorizer = (*Authorizer)(nil)
 
@@ -296,72 +292,6 @@ func (a *Authorizer) drop(host string, h *handler) {
 	}
 }
 
-func (a *Authorizer) lend(host, value string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.lent == nil {
-		a.lent = map[lent]bool{}
-	}
-	a.lent[lent{host, value}] = true
-}
-
-// doubts reports whether a request may have been refused for what is remembered, where
-// containerd would have asked without and been challenged. What it was authorized with is
-// then forgotten.
-//
-// A 401 says what the host wants, but of Basic it may be the client's password that is wrong
-// where none is needed. A 404 may hide what the token does not reach; a mirror's is believed, since
-// the next host is asked.
-func (a *Authorizer) doubts(req *http.Request, code int) bool {
-	host, value := req.URL.Host, req.Header.Get("Authorization")
-	switch {
-	case isOurs(req.Context()): // registries answer 403 for a tag that is not there
-		return false
-	case code == http.StatusForbidden || code == http.StatusBadRequest:
-	case code == http.StatusUnauthorized && strings.HasPrefix(value, "Basic "):
-	case code == http.StatusNotFound && host == a.session.hosts[len(a.session.hosts)-1].Host:
-	default:
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.lent[lent{host, value}] || req.Body != nil && req.Body != http.NoBody {
-		return false
-	}
-	if h := a.handlers[host]; h != nil && (h.remembered || h.borrowed) {
-		a.handlers[host] = nil // until the host's next challenge
-		a.session.forget(host)
-	}
-	return true
-}
-
-// doubting makes a request again, without authorization, that was refused for what is
-// remembered.
-type doubting struct {
-	http.RoundTripper
-	authorizer *Authorizer
-}
-
-// RoundTrip implements http.RoundTripper.
-func (d doubting) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := d.RoundTripper.RoundTrip(req)
-	if err != nil || !d.authorizer.doubts(req, resp.StatusCode) {
-		return resp, err
-	}
-	resp.Body.Close()
-	without := req.Clone(req.Context())
-	without.Header.Del("Authorization")
-	if resp, err = d.RoundTripper.RoundTrip(without); err == nil {
-		resp.Request = req // the next token is fetched after its own was refused
-	}
-	return resp, err
-}
-
-// CloseIdleConnections serves http.Client.CloseIdleConnections.
-func (d doubting) CloseIdleConnections() {
-	(&http.Client{Transport: d.RoundTripper}).CloseIdleConnections()
-}
-
 // challenged reports whether any of the image's requests was authorized.
 func (a *Authorizer) challenged() bool {
 	a.mu.Lock()
@@ -372,57 +302,4 @@ func (a *Authorizer) challenged() bool {
 		}
 	}
 	return false
-}
-
-// given are a client's credentials for a host, asked for once a pull.
-type given struct {
-	done             chan struct{}
-	username, secret string
-	err              error
-}
-
-// ask returns the client's credentials for the host, "" where it has none. The client is
-// asked out of the reach of the context, which ends the wait alone: asking cannot be
-// interrupted. A client that could not answer is asked again.
-func (a *Authorizer) ask(ctx context.Context, host string) (username, secret string, err error) {
-	if a.image != nil {
-		return a.image.ask(ctx, host)
-	}
-	if a.credentials == nil {
-		return "", "", nil
-	}
-	a.mu.Lock()
-	g := a.given[host]
-	if g == nil {
-		g = &given{done: make(chan struct{})}
-		if a.given == nil {
-			a.given = map[string]*given{}
-		}
-		a.given[host] = g
-		go func() {
-			defer close(g.done)
-			if g.username, g.secret, g.err = a.credentials(host); g.err != nil {
-				a.mu.Lock()
-				defer a.mu.Unlock()
-				delete(a.given, host)
-			}
-		}()
-	}
-	a.mu.Unlock()
-	select {
-	case <-g.done:
-		return g.username, g.secret, g.err
-	case <-ctx.Done():
-		return "", "", context.Cause(ctx)
-	}
-}
-
-// who tells clients of the session apart, without telling their secrets.
-func (s *session) who(username, secret string) string {
-	if secret == "" {
-		return ""
-	}
-	hash := hmac.New(sha256.New, s.secret[:])
-	fmt.Fprintf(hash, "%d %s %s", len(username), username, secret)
-	return string(hash.Sum(nil))
 }
