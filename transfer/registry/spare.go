@@ -13,9 +13,8 @@ import (
 
 const (
 	// maxSpares is how many connections are opened before requests for referrers need them:
-	// for the listings of an image's root and manifest, and then a referrer and a tag of each. The
-	// next pull asks all of that at once, and what refers to the referrer.
-	maxSpares = 5
+	// for the listings of an image's root and manifest, and then a referrer and a tag of each.
+	maxSpares = 4
 	// spareTime is how long one waits for its request.
 	spareTime = 10 * time.Second
 )
