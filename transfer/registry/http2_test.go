@@ -104,7 +104,7 @@ func TestServerWhoseHTTP2IsBroken(t *testing.T) {
 // A stream that is reset half way ends as a connection of HTTP/1.1 does: containerd then reads on
 // with another request.
 func TestStreamThatIsResetReadsAsACutConnection(t *testing.T) {
-	server, client := http2Server(t, func(w http.ResponseWriter, r *http.Request, _ func()) {
+	server, client := http2Server(t, func(w http.ResponseWriter, _ *http.Request, _ func()) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "half")
 		w.(http.Flusher).Flush()
