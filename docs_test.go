@@ -92,6 +92,7 @@ func TestEveryFixedLimitIsDocumented(t *testing.T) {
 	}
 	constant := regexp.MustCompile(`(?m)^\s*(?:const )?([mM]ax[A-Z]\w*)\s*=`)
 	have := map[string]bool{}
+	code := map[string]string{} // by package
 	err = filepath.WalkDir("transfer", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 			return err
@@ -100,8 +101,10 @@ func TestEveryFixedLimitIsDocumented(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		of := filepath.Base(filepath.Dir(path))
+		code[of] += string(text)
 		for _, name := range constant.FindAllSubmatch(text, -1) {
-			have[fmt.Sprintf("%s.%s", filepath.Base(filepath.Dir(path)), name[1])] = true
+			have[fmt.Sprintf("%s.%s", of, name[1])] = true
 		}
 		return nil
 	})
@@ -116,6 +119,16 @@ func TestEveryFixedLimitIsDocumented(t *testing.T) {
 	for _, named := range regexp.MustCompile("`(\\w+\\.[mM]ax[A-Z]\\w*)`").FindAllStringSubmatch(string(doc), -1) {
 		if !have[named[1]] {
 			t.Errorf("docs/configuration.md, section Fixed limits, has %s, which is gone", named[1])
+		}
+	}
+	_, section, _ := strings.Cut(string(doc), "\n## Fixed limits\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for row := range strings.Lines(section) {
+		cells := strings.Split(strings.TrimSpace(row), "|")
+		for _, named := range regexp.MustCompile("`(\\w+)\\.(\\w+)[`.]").FindAllStringSubmatch(cells[max(0, len(cells)-2)], -1) {
+			if !regexp.MustCompile(`(?m)^\s*(?:const |var |func )?` + named[2] + `\b`).MatchString(code[named[1]]) {
+				t.Errorf("docs/configuration.md, section Fixed limits, has %s.%s, which is gone", named[1], named[2])
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,5 +82,26 @@ func TestConnectionsOfPulls(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A mirror that fails for listings, while the registry behind it answers, costs a pull one request
+// for each subject at most, and the next pull none.
+func TestMirrorThatFailsIsNotRetried(t *testing.T) {
+	upstream, mirror := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	image := pushSmall(t, upstream, "app", "v1", "signed")
+	signature, _ := attach(t, upstream, "app", image.Descriptor, "application/vnd.cncf.notary.signature", []byte("signature"))
+	mirror.Fail(registry.ReferrersFail(http.StatusInternalServerError))
+	d := startDaemon(t, active("cosign_tags = \"never\"\n"+everything))
+	dir := mirrored(t, upstream, mirror)
+	for n, want := range []int{1, 0} {
+		mirror.Reset()
+		pull(t, d, upstream.Host+"/app:v1", "--hosts-dir", dir)
+		if got := mirror.Count("/referrers/"); got != want {
+			t.Errorf("pull %d asked the mirror for %d listings, want %d: %v", n, got, want, mirror.Requests())
+		}
+	}
+	if read := ls(t, d, upstream.Host+"/app:v1").Referrers; len(read) != 1 || read[0].Digest != signature.Digest {
+		t.Errorf("stored is %+v, want the signature", read)
 	}
 }

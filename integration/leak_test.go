@@ -49,8 +49,8 @@ func TestPullsLeakNothing(t *testing.T) {
 }
 
 // What the daemon remembers of registries grows with their number, to its bound, and not
-// with pulls: connections, goroutines and bytes are flat. As many registries as are in use
-// on a node, with a tenth of the pulls each.
+// with pulls: connections, goroutines and bytes are flat. There are a tenth as many
+// registries as pulls, 50 at most.
 func TestPullsLeakNothingOfManyRegistries(t *testing.T) {
 	pulls := long(t, "TRANSFER_REFERRERS_PULLS", 12)
 	var registries []*registry.Registry

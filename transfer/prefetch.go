@@ -108,7 +108,7 @@ func (p *pull) prefetchAnswers(ctx context.Context, image images.Image) *prefetc
 	ctx, a.cancel = context.WithCancel(ctx)
 	a.wg.Go(func() {
 		defer close(a.planned)
-		if err := a.plan(ctx, p.t, image, selection, a.ready); err != nil {
+		if err := a.plan(ctx, p.t, image, selection); err != nil {
 			log.G(ctx).WithError(err).WithField("image", image.Name).Debug("referrers: nothing is prefetched")
 		}
 	})
@@ -130,7 +130,7 @@ func (t *Transferrer) knownManifest(ctx context.Context, dgst digest.Digest) []b
 }
 
 // plan asks what the last pull asked: it marked each subject.
-func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection, ready <-chan struct{}) error {
+func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image, selection *policy.Selection) error {
 	read, err := stored.Read(ctx, t.config.Store, image)
 	if err != nil {
 		return err
@@ -139,17 +139,17 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 		if s.Checked.IsZero() {
 			continue
 		}
-		a.list(ctx, s.Digest, ready)
+		a.list(ctx, s.Digest)
 		var of []stored.Referrer
 		for _, r := range read.Referrers {
 			if r.Subject == s.Digest && r.Unlisted.IsZero() {
 				of = append(of, r)
 			}
 		}
-		a.referrers(ctx, t, of, selection, selection.Depth()-1, ready)
+		a.referrers(ctx, t, of, selection, selection.Depth()-1)
 		for _, kind := range registry.CosignKinds {
 			if t.asksTag(ctx, s.Digest, of, kind, selection) {
-				a.tag(ctx, tagKey{s.Digest, kind}, ready)
+				a.tag(ctx, tagKey{s.Digest, kind})
 			}
 		}
 	}
@@ -157,7 +157,7 @@ func (a *prefetch) plan(ctx context.Context, t *Transferrer, image images.Image,
 }
 
 // referrers asks for the referrers of referrers.
-func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, selection *policy.Selection, depth int, ready <-chan struct{}) {
+func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Referrer, selection *policy.Selection, depth int) {
 	if depth < 1 {
 		return
 	}
@@ -166,8 +166,8 @@ func (a *prefetch) referrers(ctx context.Context, t *Transferrer, of []stored.Re
 			continue
 		}
 		if info, err := t.config.Store.Info(ctx, r.Digest); err == nil && info.Labels[labels.CheckedKey] != "" {
-			a.list(ctx, r.Digest, ready)
-			a.referrers(ctx, t, r.Referrers, selection, depth-1, ready)
+			a.list(ctx, r.Digest)
+			a.referrers(ctx, t, r.Referrers, selection, depth-1)
 		}
 	}
 }
@@ -188,11 +188,11 @@ func (t *Transferrer) asksTag(ctx context.Context, subject digest.Digest, of []s
 }
 
 // ask makes the request when its time has come.
-func (a *prefetch) ask(ctx context.Context, ready <-chan struct{}, done chan struct{}, request func()) {
+func (a *prefetch) ask(ctx context.Context, done chan struct{}, request func()) {
 	a.wg.Go(func() {
 		defer close(done)
 		select {
-		case <-ready:
+		case <-a.ready:
 		case <-ctx.Done():
 			return
 		}
@@ -204,13 +204,13 @@ func (a *prefetch) ask(ctx context.Context, ready <-chan struct{}, done chan str
 	})
 }
 
-func (a *prefetch) list(ctx context.Context, subject digest.Digest, ready <-chan struct{}) {
+func (a *prefetch) list(ctx context.Context, subject digest.Digest) {
 	if a.listings[subject] != nil || len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
 	e := &prefetchedListing{done: make(chan struct{}), err: context.Canceled}
 	a.listings[subject] = e
-	a.ask(ctx, ready, e.done, func() {
+	a.ask(ctx, e.done, func() {
 		listing, err := a.Repository.ListEach(ctx, subject, func([]ocispec.Descriptor) {})
 		if e.bytes = weight(listing); a.reserve(e.bytes) {
 			e.listing, e.err = listing, err
@@ -252,13 +252,13 @@ func (a *prefetch) reserve(bytes int64) bool {
 	return false
 }
 
-func (a *prefetch) tag(ctx context.Context, key tagKey, ready <-chan struct{}) {
+func (a *prefetch) tag(ctx context.Context, key tagKey) {
 	if len(a.listings)+len(a.tags) == maxPrefetched {
 		return
 	}
 	e := &prefetchedTag{done: make(chan struct{})}
 	a.tags[key] = e
-	a.ask(ctx, ready, e.done, func() {
+	a.ask(ctx, e.done, func() {
 		found, answers := a.Repository.CosignTag(ctx, key.subject, key.kind)
 		if found != nil {
 			e.bytes = found.Size

@@ -54,16 +54,16 @@ func (e *early) CosignTag(_ context.Context, subject digest.Digest, _ registry.C
 	return &registry.CosignArtifact{Descriptor: ocispec.Descriptor{Digest: subject, Size: e.bytes}}, []outcome.Answer{{Status: labels.Present}}
 }
 
-func newPrefetch(t *testing.T, r *early) (a *prefetch, ready chan struct{}) {
+func newPrefetch(t *testing.T, r *early) *prefetch {
 	t.Helper()
-	ready = make(chan struct{})
+	ready := make(chan struct{})
 	close(ready)
-	a = &prefetch{
-		Repository: r, cancel: func() {}, slots: semaphore.NewWeighted(1),
+	a := &prefetch{
+		Repository: r, cancel: func() {}, slots: semaphore.NewWeighted(1), ready: ready,
 		planned: make(chan struct{}), listings: map[digest.Digest]*prefetchedListing{}, tags: map[tagKey]*prefetchedTag{},
 	}
 	t.Cleanup(a.close)
-	return a, ready
+	return a
 }
 
 func subjects(n int) []digest.Digest {
@@ -77,13 +77,13 @@ func subjects(n int) []digest.Digest {
 // A listing that was asked ahead is read once, and not held until the pull ends.
 func TestPrefetchForgetsWhatWasRead(t *testing.T) {
 	r := &early{entries: 10, bytes: 1 << 10}
-	a, ready := newPrefetch(t, r)
+	a := newPrefetch(t, r)
 	all := subjects(4)
 	for _, s := range all {
-		a.list(t.Context(), s, ready)
+		a.list(t.Context(), s)
 	}
 	tag := tagKey{digest.FromString("tagged"), registry.CosignKinds[0]}
-	a.tag(t.Context(), tag, ready)
+	a.tag(t.Context(), tag)
 	close(a.planned)
 	a.wg.Wait()
 	if a.reserved.Load() == 0 {
@@ -116,10 +116,10 @@ func TestPrefetchForgetsWhatWasRead(t *testing.T) {
 // Listings count against what is kept ahead; those that have no room are asked for again.
 func TestPrefetchKeepsNoMoreThanItsLimit(t *testing.T) {
 	r := &early{entries: registry.MaxEntries}
-	a, ready := newPrefetch(t, r)
+	a := newPrefetch(t, r)
 	all := subjects(maxPrefetched)
 	for _, s := range all {
-		a.list(t.Context(), s, ready)
+		a.list(t.Context(), s)
 	}
 	close(a.planned)
 	a.wg.Wait()

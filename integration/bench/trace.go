@@ -52,8 +52,7 @@ func (o options) traces(ctx context.Context, s scene, all []*contender) (_ []tra
 				t = trace{name: strings.ReplaceAll(c.name, "*", ""), began: time.Now(), img: st.img}
 				err := c.pull(ctx, c.daemon, st)
 				t.took = time.Since(t.began)
-				t.read(st)
-				return err
+				return cmp.Or(err, t.read(st))
 			})
 			if err != nil {
 				return nil, err
@@ -65,12 +64,15 @@ func (o options) traces(ctx context.Context, s scene, all []*contender) (_ []tra
 }
 
 // read lists the events of the pull that has just ended, by their start.
-func (t *trace) read(st *stage) {
+func (t *trace) read(st *stage) error {
 	requests, half := st.reg.Requests(), st.roundTrip/2
 	opened := st.link.Connections()
 	on := map[int][]*registry.Request{} // by the connection
 	for i := range requests {
-		c := connectionOf(requests[i], opened)
+		c, err := connectionOf(requests[i], opened)
+		if err != nil {
+			return err
+		}
 		on[c] = append(on[c], &requests[i])
 	}
 	number := 0
@@ -90,17 +92,18 @@ func (t *trace) read(st *stage) {
 		}
 	}
 	slices.SortStableFunc(t.events, func(a, b event) int { return cmp.Compare(a.start, b.start) })
+	return nil
 }
 
 // connectionOf returns the index of the connection that a request came on: the last
-// one from its address, since ports are used again.
-func connectionOf(r registry.Request, opened []link.Connection) int {
+// one from its address, since ports are used again. A request past the link is an error.
+func connectionOf(r registry.Request, opened []link.Connection) (int, error) {
 	for i := len(opened) - 1; i >= 0; i-- {
 		if opened[i].Remote == r.Remote && opened[i].Opened.Before(r.Start) {
-			return i
+			return i, nil
 		}
 	}
-	panic("a request past the link: " + r.String()) // a bug here, not in what is measured
+	return 0, fmt.Errorf("%s came past the link", r)
 }
 
 // label says in words what an event is, and for whom.

@@ -63,7 +63,8 @@ type Config struct {
 	Store     Store
 	// Layers is what the daemon knows of layers that were opened ahead.
 	Layers *Layers
-	// Allow is asked just before the first layer is opened; nil allows it.
+	// Allow is asked just before the first layer is opened; nil allows it. Nothing sets it yet: it is
+	// for a rule whose verdict layers must wait for.
 	Allow func() bool
 }
 
@@ -237,8 +238,8 @@ func (f *Fetcher) await(late context.Context) bool {
 }
 
 // drop closes what nobody claimed. A request whose answer is on its way is ended late, or with
-// the pull, and not before: containerd's authorizer keeps the error of a token that was
-// being fetched for it, and would fail the requests of the image, or of its referrers, with that.
+// the pull, and not before: no body comes until then, and who opens the layer may be fetching a
+// token that others wait for, where its authorizer is one that keeps the error (containerd's own).
 func (f *Fetcher) drop(late context.Context, unneeded bool) {
 	f.mu.Lock()
 	left, unasked := f.streams, f.unasked

@@ -79,12 +79,12 @@ func (t *fallbackTag) add(ctx context.Context, entries []ocispec.Descriptor) err
 			return nil
 		case !missing:
 			settled = true
-			err = sleep(ctx, settle+rand.N(settle/2))
+			err = registry.Sleep(ctx, settle+rand.N(settle/2))
 		case !aside:
 			// Someone else writes. What is written must have been read just
 			// before; so the wait comes first.
 			aside = true
-			err = sleep(ctx, rand.N(settle))
+			err = registry.Sleep(ctx, rand.N(settle))
 		case writes == maxUpdates:
 			return fmt.Errorf("others write it all the time; gave up after %d attempts: %w", maxUpdates, errdefs.ErrUnavailable)
 		default:
@@ -96,17 +96,6 @@ func (t *fallbackTag) add(ctx context.Context, entries []ocispec.Descriptor) err
 		if err != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

@@ -48,7 +48,7 @@ func (m *mutable) mute(t *testing.T) {
 			err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
 		})
 		if err != nil {
-			t.Skip("no socket filters:", err)
+			t.Skip("this kernel has no socket filters (SO_ATTACH_FILTER), by which connections go dead here:", err)
 		}
 	}
 }
@@ -59,9 +59,13 @@ func TestDeadConnectionDelaysNoPull(t *testing.T) {
 	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			const idle = 4
+			var together sync.WaitGroup // the requests of the earlier pull, so that each has a connection
+			together.Add(idle)
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/slow" {
-					time.Sleep(300 * time.Millisecond)
+				if r.URL.Path == "/together" {
+					together.Done()
+					together.Wait()
 				}
 				_, _ = io.WriteString(w, r.Proto)
 			}))
@@ -70,7 +74,7 @@ func TestDeadConnectionDelaysNoPull(t *testing.T) {
 			server.EnableHTTP2 = http2
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // as above
+			base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // the default of crypto/tls is TLS 1.2
 			client := &http.Client{Transport: newTransport(base, nil)}
 			tokens := &http.Client{Transport: boundedAnswers{client.Transport}}
 			get := func(path string) {
@@ -93,11 +97,11 @@ func TestDeadConnectionDelaysNoPull(t *testing.T) {
 				}
 			}
 			var wg sync.WaitGroup
-			for range 4 { // idle connections, of HTTP/1.1
-				wg.Go(func() { get("/slow") })
+			for range idle { // of HTTP/1.1
+				wg.Go(func() { get("/together") })
 			}
 			wg.Wait()
-			time.Sleep(1500 * time.Millisecond) // between the pulls
+			time.Sleep(quietTime + quietTime/2) // between the pulls; the kernel knows no other clock
 			m.mute(t)
 			for _, path := range []string{"/", "/", "/token"} {
 				wg.Go(func() { get(path) })

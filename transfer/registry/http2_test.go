@@ -37,7 +37,7 @@ func http2Server(t *testing.T, serve func(w http.ResponseWriter, r *http.Request
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // as above
+	base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // the default of crypto/tls is TLS 1.2
 	return server, &http.Client{Transport: newTransport(base, nil)}
 }
 
@@ -136,7 +136,7 @@ func TestOneStreamAtATime(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	defer close(release)
-	base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // as above
+	base := docker.DefaultHTTPTransport(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}) //nolint:gosec // the default of crypto/tls is TLS 1.2
 	client := &http.Client{Transport: newTransport(base, nil)}
 	if _, err := getAs(t.Context(), client, false, server.URL); err != nil {
 		t.Fatal(err)

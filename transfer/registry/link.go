@@ -35,7 +35,7 @@ func nextPage(header http.Header, base *url.URL) (*url.URL, error) {
 	}
 	u := base.ResolveReference(ref)
 	u.Fragment = ""
-	if !SameOrigin(u, base) || u.User != nil {
+	if !sameOrigin(u, base) || u.User != nil {
 		return nil, fmt.Errorf("link to the next page leads to %s://%s, away from %s://%s: %w", u.Scheme, u.Host, base.Scheme, base.Host, errdefs.ErrPermissionDenied)
 	}
 	return u, nil

@@ -33,11 +33,11 @@ func (r *Repository) checkRedirect(req *http.Request, via []*http.Request) error
 	return nil
 }
 
-// SameOrigin reports whether two addresses have the same scheme, host and port, however
+// sameOrigin reports whether two addresses have the same scheme, host and port, however
 // they spell them: "r.test:443" is "r.test" for https (RFC 3986, section 6.2.3).
-func SameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && SameHost(a, b) }
+func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && SameHost(a, b) }
 
-// SameHost is SameOrigin but for the scheme: what answers http at a host's port may lead
+// SameHost is sameOrigin but for the scheme: what answers http at a host's port may lead
 // to https there, and containerd falls back from https to http where a registry is local.
 func SameHost(a, b *url.URL) bool {
 	if a.Scheme == b.Scheme {

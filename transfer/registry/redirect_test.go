@@ -111,7 +111,7 @@ func TestSameOrigin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if SameOrigin(a, b) != tc.want || SameOrigin(b, a) != tc.want {
+		if sameOrigin(a, b) != tc.want || sameOrigin(b, a) != tc.want {
 			t.Errorf("%s and %s: want %t", tc.a, tc.b, tc.want)
 		}
 	}

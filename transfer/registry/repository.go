@@ -131,28 +131,22 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
-	if l.Request > 0 {
-		d.Request = l.Request
+	return Limits{
+		Request:    positive(l.Request, d.Request),
+		Stall:      positive(l.Stall, d.Stall),
+		StallBytes: positive(l.StallBytes, d.StallBytes),
+		Attempts:   positive(l.Attempts, d.Attempts),
+		Backoff:    positive(l.Backoff, d.Backoff),
+		RetryAfter: positive(l.RetryAfter, d.RetryAfter),
+		Redirects:  positive(l.Redirects, d.Redirects),
 	}
-	if l.Stall > 0 {
-		d.Stall = l.Stall
+}
+
+func positive[N ~int | ~int64](n, otherwise N) N {
+	if n > 0 {
+		return n
 	}
-	if l.StallBytes > 0 {
-		d.StallBytes = l.StallBytes
-	}
-	if l.Attempts > 0 {
-		d.Attempts = l.Attempts
-	}
-	if l.Backoff > 0 {
-		d.Backoff = l.Backoff
-	}
-	if l.RetryAfter > 0 {
-		d.RetryAfter = l.RetryAfter
-	}
-	if l.Redirects > 0 {
-		d.Redirects = l.Redirects
-	}
-	return d
+	return otherwise
 }
 
 // Name returns the repository's name with its registry, as references write it.

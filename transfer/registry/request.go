@@ -87,13 +87,14 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		}
 		log.G(ctx).WithError(err).WithField("url", redact(q.url)).WithField("attempt", attempt).
 			WithField("wait", wait).Debug("referrers: request failed for now, trying again")
-		if err := sleep(ctx, wait); err != nil {
+		if err := Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
 }
 
-func sleep(ctx context.Context, wait time.Duration) error {
+// Sleep waits, or until the context ends, whose cause is the error.
+func Sleep(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -225,7 +226,7 @@ func (r *Repository) send(ctx context.Context, h *Host, q request, req *http.Req
 		asked = q.url
 		resp, err = client.Do(req.WithContext(ctx))
 		r.observe(q.url, resp)
-		if dial >= min(dials, r.limits.Attempts) || !refused(err) || sleep(ctx, r.wait(dial, nil)) != nil {
+		if dial >= min(dials, r.limits.Attempts) || !refused(err) || Sleep(ctx, r.wait(dial, nil)) != nil {
 			return resp, asked, err
 		}
 		if req.GetBody != nil {

@@ -96,7 +96,10 @@ func TestTokensOfOneHostDelayNoOther(t *testing.T) {
 	}
 	waits := make(chan error, 1)
 	go func() { waits <- ask(r.hosts[0]) }()
-	for len(mirror.Requests()) == 0 {
+	for polls := 0; len(mirror.Requests()) == 0; polls++ {
+		if polls == 10_000 {
+			t.Fatal("the first host was not asked")
+		}
 		time.Sleep(time.Millisecond)
 	}
 	if err := ask(r.hosts[1]); err != nil {

@@ -37,7 +37,7 @@ func TestConnectionsByProtocol(t *testing.T) {
 			server.StartTLS()
 			defer server.Close()
 			trusted := server.Client().Transport.(*http.Transport).TLSClientConfig
-			transport := newTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted.RootCAs}}, nil) //nolint:gosec // as above
+			transport := newTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted.RootCAs}}, nil) //nolint:gosec // the default of crypto/tls is TLS 1.2
 			defer transport.CloseIdleConnections()
 			image, large := t.Context(), WithSize(t.Context(), LargeBlob)
 			for _, ctx := range []context.Context{image, asOurs(large, true), large, image} {
@@ -67,7 +67,7 @@ func TestConnectionsResumeTheirSession(t *testing.T) {
 	}))
 	defer server.Close()
 	trusted := server.Client().Transport.(*http.Transport).TLSClientConfig
-	transport := newTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted.RootCAs}}, nil) //nolint:gosec // as above
+	transport := newTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted.RootCAs}}, nil) //nolint:gosec // the default of crypto/tls is TLS 1.2
 	defer transport.CloseIdleConnections()
 	for _, ours := range []bool{false, true} {
 		req, err := http.NewRequestWithContext(asOurs(t.Context(), ours), http.MethodGet, server.URL, nil)

@@ -69,7 +69,10 @@ func TestClosedLinkEndsItsConnections(t *testing.T) {
 		}
 		failed <- err
 	}()
-	for len(l.Connections()) == 0 {
+	for polls := 0; len(l.Connections()) == 0; polls++ {
+		if polls == 10_000 {
+			t.Fatal("the link was not connected to")
+		}
 		time.Sleep(time.Millisecond)
 	}
 	if err := l.Close(); err != nil {
