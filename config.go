@@ -3,6 +3,7 @@ package referrers
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
 
 // Config is the plugin's table in containerd's config.toml,
@@ -44,6 +46,8 @@ type Config struct {
 	// at all stand for one that takes signatures and attestations from
 	// everywhere.
 	Rules []policy.Rule `toml:"rules"`
+	// Trust are whom rules may trust, by the names that they go by there.
+	Trust map[string]trust.Config `toml:"trust"`
 	// Local are the settings of the wrapped local transfer plugin, under its
 	// own names; they are decoded onto its own configuration.
 	Local map[string]any `toml:"local"`
@@ -104,12 +108,40 @@ func parseConfig(table map[string]any) (*Config, error) {
 func checkWritten(rules any) error {
 	list, _ := rules.([]any)
 	for i, r := range list {
-		for key, value := range r.(map[string]any) {
+		rule := r.(map[string]any)
+		if err := checkEntries(rule); err != nil {
+			return fmt.Errorf("rule %d: %w", i+1, err)
+		}
+		for key, value := range rule {
 			switch {
+			case key == "verify" && value == "":
+				return fmt.Errorf("rule %d: %w", i+1, badValue(key, value, fmt.Sprintf("%q or %q, or leave it out to verify nothing", policy.VerifyEnforce, policy.VerifyWarn)))
 			case key == "depth" && value == int64(0):
 				return fmt.Errorf("rule %d: %w", i+1, badValue(key, value, fmt.Sprintf("1 to %d, or leave it out for %d; artifact_types = [] takes nothing", policy.MaxDepth, policy.DefaultDepth)))
 			case key == "on_error" && value == "":
 				return fmt.Errorf("rule %d: %w", i+1, badValue(key, value, fmt.Sprintf("%q or %q, or leave it out for %[1]q", policy.Warn, policy.Fail)))
+			}
+		}
+	}
+	return nil
+}
+
+// checkEntries refuses values in the entries of signed and attested that mean "left out".
+func checkEntries(rule map[string]any) error {
+	for _, key := range []string{"signed", "attested"} {
+		list, _ := rule[key].([]any)
+		for i, e := range list {
+			entry := e.(map[string]any)
+			if entry["at_least"] == int64(0) {
+				return fmt.Errorf("%s %d: %w", key, i+1, badValue("at_least", int64(0), "1 or more, or leave it out for 1"))
+			}
+			conditions, _ := entry["where"].([]any)
+			for n, c := range conditions {
+				for _, op := range []string{"matches", "one_of"} {
+					if v, ok := c.(map[string]any)[op]; ok && (v == "" || reflect.ValueOf(v).Len() == 0) {
+						return fmt.Errorf("%s %d: where %d: %w", key, i+1, n+1, badValue(op, v, "what the value may be, or leave it out"))
+					}
+				}
 			}
 		}
 	}

@@ -66,25 +66,14 @@ func checkTable(table map[string]any, t reflect.Type) error {
 var written = map[reflect.Kind]string{
 	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a number", reflect.Int64: "a number",
 	reflect.Slice: `an array of strings, ["…"]`, reflect.Map: "a table", reflect.Struct: "a table",
+	reflect.Float64: "a number", reflect.Interface: "a string, a number, true or false",
 }
 
 // checkValue checks the tables within a value, and then has go-toml decode it alone.
 func checkValue(key string, value any, t reflect.Type) error {
-	how := written[t.Kind()]
-	if table, ok := value.(map[string]any); ok && t.Kind() == reflect.Struct {
-		if err := checkTable(table, t); err != nil {
-			return fmt.Errorf("table %s: %w", key, err)
-		}
-	}
-	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct {
-		how = "[[…]] tables"
-		list, _ := value.([]any)
-		for i, element := range list {
-			table, _ := element.(map[string]any)
-			if err := checkTable(table, t.Elem()); err != nil {
-				return fmt.Errorf("%s %d: %w", strings.TrimSuffix(key, "s"), i+1, err)
-			}
-		}
+	how, err := checkWithin(key, value, t)
+	if err != nil {
+		return err
 	}
 	doc, err := toml.Marshal(map[string]any{key: value})
 	if err != nil {
@@ -109,6 +98,38 @@ func checkValue(key string, value any, t reflect.Type) error {
 }
 
 var errTable = errors.New("it is no table")
+
+// checkWithin checks the tables within a value. It returns how such a value is written.
+func checkWithin(key string, value any, t reflect.Type) (how string, err error) {
+	if how = written[t.Kind()]; t.Kind() == reflect.Pointer && slices.Contains([]reflect.Kind{reflect.Bool, reflect.Float64}, t.Elem().Kind()) {
+		how = written[t.Elem().Kind()]
+	}
+	table, isTable := value.(map[string]any)
+	switch {
+	case isTable && t.Kind() == reflect.Struct:
+		if err := checkTable(table, t); err != nil {
+			return "", fmt.Errorf("table %s: %w", key, err)
+		}
+	case isTable && t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
+		for _, name := range slices.Sorted(maps.Keys(table)) {
+			if err := checkValue(key+"."+name, table[name], t.Elem()); err != nil {
+				return "", err
+			}
+		}
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		how = "[[…]] tables"
+		list, _ := value.([]any)
+		for i, element := range list {
+			table, _ := element.(map[string]any)
+			if err := checkTable(table, t.Elem()); err != nil {
+				return "", fmt.Errorf("%s %d: %w", strings.TrimSuffix(key, "s"), i+1, err)
+			}
+		}
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Interface:
+		how = "an array of strings, numbers, true or false"
+	}
+	return how, nil
+}
 
 // misplaced reports whether there is a table where the type has none. go-toml takes an
 // empty one for any value, and panics on one that holds another.

@@ -141,8 +141,8 @@ func TestConfigRejects(t *testing.T) {
 		{"unknown keys", "timout = \"5s\"\nmax_size = 1\nrule = 1", "unknown key max_size, rule, timout: write one of", "or remove it"},
 		{"unknown table", "[limits]\ntimeout = \"5s\"", "unknown key limits: write one of cosign_tags, ", ", or remove it"},
 		// A warning would let unsigned images in.
-		{"required misspelt", rule(`require = ["signatures"]`), "rule 1: unknown key require: write one of artifact_types, depth, on_error, prune, repositories, required, or remove it", "invalid argument"},
-		{"a key of the plugin in a rule", rule(`timeout = "5s"`), "rule 1: unknown key timeout: write one of artifact_types, depth, on_error, prune, repositories, required, or remove it", "invalid argument"},
+		{"required misspelt", rule(`require = ["signatures"]`), "rule 1: unknown key require: write one of artifact_types, attested, deny, depth, on_error, prune, repositories, required, signed, verify, or remove it", "invalid argument"},
+		{"a key of the plugin in a rule", rule(`timeout = "5s"`), "rule 1: unknown key timeout: write one of artifact_types, attested, deny, depth, on_error, prune, repositories, required, signed, verify, or remove it", "invalid argument"},
 
 		{"rule without repositories", "[[rules]]\ndepth = 1", "rule 1: repositories", `"**" for all`},
 		{"bad glob", "[[rules]]\nrepositories = [\"a.test/app:v1\"]", `rule 1: repositories: "a.test/app:v1"`, "without tag or digest"},

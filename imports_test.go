@@ -20,16 +20,21 @@ type layer struct {
 // The layers of docs/architecture.md, section "Packages": facts, values, the store and the
 // registry, work, operations.
 var (
-	facts  = []string{"artifact", "labels"}
-	values = append([]string{"policy", "outcome"}, facts...)
+	facts  = []string{"artifact", "labels", "evidence"}
+	values = append([]string{"policy", "outcome", "verdict"}, facts...)
 	asking = append([]string{"registry"}, values...)
 	store  = append([]string{"stored"}, values...)
 
 	layers = map[string]layer{
 		"artifact": {},
 		"labels":   {},
+		"evidence": {imports: []string{"artifact"}},
 		"policy":   {imports: facts},
 		"outcome":  {imports: append([]string{"policy"}, facts...)},
+		"verdict":  {imports: append([]string{"policy", "outcome"}, facts...)},
+
+		"trust": {imports: []string{"policy", "evidence"}},
+		"judge": {imports: append([]string{"trust", "stored"}, values...)},
 
 		"stored":   {imports: values},
 		"registry": {imports: append([]string{"outcome"}, facts...), http: true},
@@ -42,9 +47,9 @@ var (
 		"explain": {imports: append([]string{"api"}, values...)},
 		"metrics": {imports: append([]string{"registry"}, values...)},
 
-		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "ahead", "api"}, asking...)},
+		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "ahead", "judge", "trust", "api"}, asking...)},
 		"service":  {imports: []string{"source", "archive"}},
-		"plugin":   {imports: append([]string{"transfer", "service", "gather", "metrics"}, values...), http: true},
+		"plugin":   {imports: append([]string{"transfer", "service", "gather", "metrics", "trust", "judge"}, values...), http: true},
 
 		"api":                {},
 		"internal/hostile":   {http: true},

@@ -43,6 +43,9 @@ type Evidence struct {
 	// Subject is the manifest or index that the evidence must be about. Its media type, digest
 	// and size are verified.
 	Subject ocispec.Descriptor
+	// Repository is that of the image with its registry, "registry.example.com/app"; "" where
+	// it is not known. A trust policy of the Notary Project may be for some repositories.
+	Repository string
 	// MediaType is that of Data, as the referrer's manifest says.
 	MediaType string
 	// Data is the blob, at most [MaxSize] bytes. Its digest is verified.

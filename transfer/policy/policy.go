@@ -61,6 +61,16 @@ type Rule struct {
 	// Prune removes a stored referrer that the registry no longer lists when the
 	// image is pulled again. False keeps it.
 	Prune bool `toml:"prune"`
+	// Verify is "enforce" or "warn": what happens to an image for which an entry of Signed
+	// or Attested does not hold. Empty verifies nothing.
+	Verify Verify `toml:"verify"`
+	// Signed and Attested are what must hold of every manifest of the image that is pulled,
+	// by evidence on it or on an index above it. Evidence is taken whatever ArtifactTypes
+	// names.
+	Signed   []Signed   `toml:"signed"`
+	Attested []Attested `toml:"attested"`
+	// Deny refuses every image of the repositories.
+	Deny bool `toml:"deny"`
 }
 
 // Policy is a compiled list of rules. It is safe for concurrent use.
@@ -78,6 +88,11 @@ type rule struct {
 	depthSet     bool // by the operator, or by the client; else it is DefaultDepth
 	onError      OnError
 	prune        bool
+
+	deny         bool
+	verify       Verify
+	requirements []Requirement
+	evidence     typeList // what verify needs
 }
 
 // New compiles rules, of which the first that matches a repository governs it.
@@ -151,6 +166,9 @@ func compile(r Rule) (rule, error) {
 	case Warn, Fail:
 	default:
 		return rule{}, invalid("on_error", strconv.Quote(string(r.OnError))+" is not known", `write "warn" or "fail"`)
+	}
+	if err := out.compileVerification(r); err != nil {
+		return rule{}, err
 	}
 	return out, nil
 }

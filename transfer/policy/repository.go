@@ -70,3 +70,13 @@ func normalizeHost(host string) string {
 	}
 	return strings.TrimSuffix(host, ".")
 }
+
+// SameRepository reports whether a name that somebody signed is that of the repository: with
+// or without a tag or a digest, and however the registry is spelt.
+func SameRepository(signed, repository string) bool {
+	signed, _, _ = strings.Cut(signed, "@")
+	if slash, colon := strings.LastIndexByte(signed, '/'), strings.LastIndexByte(signed, ':'); colon > slash && slash >= 0 {
+		signed = signed[:colon]
+	}
+	return signed != "" && normalizeRepository(signed) == normalizeRepository(repository)
+}

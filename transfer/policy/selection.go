@@ -94,7 +94,7 @@ func (s *Selection) Empty() bool {
 			return false
 		}
 	}
-	return len(s.rule.required) == 0
+	return len(s.rule.required) == 0 && s.rule.verify == ""
 }
 
 // Required returns the patterns of which one referrer each must be there.
@@ -172,12 +172,15 @@ func (s *Selection) decide(r artifact.Referrer) (decision Decision, sure bool) {
 
 // judge judges one reading of the referrer.
 func (s *Selection) judge(as artifact.Reading, r artifact.Referrer) Decision {
-	required := s.rule.required.find(as, false)
+	required, needed := s.rule.required.find(as, false), s.rule.evidence.find(as, false)
 	if s.rule.denied.find(as, true) != nil {
-		required = nil
+		required, needed = nil, nil
 	}
 	if s.client && required != nil { // a client cannot deny what the rule requires
 		return Decision{Take, fmt.Sprintf("%s: required %q", s.RuleName(), required.text)}
+	}
+	if s.client && needed != nil {
+		return Decision{Take, fmt.Sprintf("%s: %q are evidence", s.RuleName(), needed.text)}
 	}
 	if p := s.rule.types.find(as, true); p != nil {
 		return Decision{Skip, fmt.Sprintf("%s: denied by %q", s.RuleName(), p.text)}
@@ -187,6 +190,9 @@ func (s *Selection) judge(as artifact.Reading, r artifact.Referrer) Decision {
 	}
 	if required != nil {
 		return Decision{Take, fmt.Sprintf("%s: required %q", s.RuleName(), required.text)}
+	}
+	if needed != nil {
+		return Decision{Take, fmt.Sprintf("%s: %q are evidence", s.RuleName(), needed.text)}
 	}
 	return Decision{Skip, fmt.Sprintf("%s: %q is not among its artifact types", s.RuleName(), r.ArtifactType)}
 }
@@ -263,10 +269,19 @@ func (s *Selection) String() string {
 	for _, t := range s.rule.types {
 		types = append(types, t.text)
 	}
-	prune := ""
+	if s.rule.deny {
+		return s.RuleName() + ": denies every image"
+	}
+	more := ""
 	if s.rule.prune {
-		prune = ", prune"
+		more = ", prune"
+	}
+	for i, r := range s.rule.requirements {
+		if i == 0 {
+			more += fmt.Sprintf(", verify %s", s.rule.verify)
+		}
+		more += fmt.Sprintf("; needs %s", r)
 	}
 	return fmt.Sprintf("%s: takes [%s], requires [%s], depth %d, on_error %s%s",
-		s.RuleName(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError, prune)
+		s.RuleName(), strings.Join(types, " "), strings.Join(s.Required(), " "), s.rule.depth, s.rule.onError, more)
 }

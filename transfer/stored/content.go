@@ -102,7 +102,21 @@ func Manifest(ctx context.Context, store Store, desc ocispec.Descriptor) (*artif
 // than the descriptor says is not read: an untrusted index may have called a layer that is
 // stored a manifest. The error is then errdefs.ErrInvalidArgument.
 func ReadManifest(ctx context.Context, store content.Provider, desc ocispec.Descriptor) ([]byte, error) {
-	if err := artifact.Check(desc, artifact.MaxManifestSize); err != nil {
+	return readBytes(ctx, store, desc, artifact.MaxManifestSize)
+}
+
+// ReadBlob reads a blob of at most limit bytes from the store, and verifies it: the disk is
+// not trusted to have kept it. A larger one is an errdefs.ErrResourceExhausted.
+func ReadBlob(ctx context.Context, store content.Provider, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	data, err := readBytes(ctx, store, desc, limit)
+	if err != nil {
+		return nil, err
+	}
+	return data, artifact.Verify(data, desc)
+}
+
+func readBytes(ctx context.Context, store content.Provider, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if err := artifact.Check(desc, limit); err != nil {
 		return nil, err
 	}
 	ra, err := store.ReaderAt(ctx, desc)

@@ -1,0 +1,330 @@
+// Package judge examines the evidence of an image, by the operator's trusts, and has package
+// verdict say whether the image may run.
+//
+// A [Judge] is the daemon's; a [Case] is one image. [Case.Manifest] names what must hold,
+// [Case.Examine] takes a referrer that is there, and [Case.Verdict] says what that amounts to,
+// at any time: a pull asks after each referrer, `ctr referrers verify` once all that is
+// stored has been examined ([Case.AddStored]).
+package judge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
+)
+
+// maxPieces is how many pieces of evidence of one image are examined.
+const maxPieces = 1024
+
+// What became of a piece of evidence, for those who count.
+const (
+	ResultVerified = "verified" // by a trust of the rule
+	ResultStranger = "stranger" // valid as far as it goes, and by nobody whom the rule names
+	ResultInvalid  = "invalid"
+	ResultUnread   = "unread" // too large, gone, or not what any requirement asks for
+)
+
+// Observer counts evidence.
+type Observer interface {
+	// Evidence is told of each piece that was examined.
+	Evidence(format evidence.Format, result string)
+}
+
+// Judge judges images by the operator's trusts. It is safe for concurrent use.
+type Judge struct {
+	trusts   *trust.Store
+	observer Observer
+	// room bounds the bytes of evidence that are in memory at a time, of all images.
+	room *semaphore.Weighted
+}
+
+// New returns a Judge. The observer may be nil.
+func New(trusts *trust.Store, observer Observer) *Judge {
+	return &Judge{trusts: trusts, observer: observer, room: semaphore.NewWeighted(evidence.MaxSize)}
+}
+
+// ReadFunc reads a blob of evidence, and verifies that it is what the descriptor says.
+type ReadFunc func(context.Context, ocispec.Descriptor) ([]byte, error)
+
+// Config is what a Case is about.
+type Config struct {
+	// Image is the image's reference, Repository the name of its repository with the registry.
+	Image, Repository string
+	// Selection governs the image, and verifies it.
+	Selection *policy.Selection
+	Read      ReadFunc
+}
+
+// Case is one image, of which evidence comes in. It is safe for concurrent use.
+type Case struct {
+	j      *Judge
+	config Config
+	by     []string // names of the trusts that the requirements name
+	types  []string // predicate types that they ask for
+
+	mu        sync.Mutex
+	set       *trust.Set
+	manifests []verdict.Manifest
+	referrers []referrer
+	known     map[sighting]bool
+	pieces    []verdict.Piece
+	cut       string
+	changed   chan struct{}
+}
+
+// referrer is one that has been examined, to examine it again by other trusts.
+type referrer struct {
+	subject, desc ocispec.Descriptor
+	artifactType  string
+	layers        []evidence.Layer
+}
+
+type sighting struct{ subject, referrer digest.Digest }
+
+// Open opens the case of an image, which is judged by the trusts of now until
+// [Case.Refresh] is called.
+func (j *Judge) Open(ctx context.Context, config Config) *Case {
+	c := &Case{j: j, config: config, set: j.trusts.Now(ctx), known: map[sighting]bool{}, changed: make(chan struct{})}
+	requirements := config.Selection.Requirements()
+	for _, r := range requirements {
+		c.by = append(c.by, r.By...)
+	}
+	slices.Sort(c.by)
+	c.by = slices.Compact(c.by)
+	c.types = verdict.PredicateTypes(requirements)
+	return c
+}
+
+// Manifest names a manifest of the image that can be run, and the indexes above it.
+func (c *Case) Manifest(dgst digest.Digest, platform string, above ...digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.manifests {
+		if m := &c.manifests[i]; m.Digest == dgst {
+			m.Above = append(m.Above, above...)
+			return
+		}
+	}
+	c.manifests = append(c.manifests, verdict.Manifest{Digest: dgst, Platform: platform, Above: above})
+}
+
+// Examine examines the evidence that a referrer of a subject names. It is whole where Read
+// reads from. One that has been examined is passed over.
+func (c *Case) Examine(ctx context.Context, subject, desc ocispec.Descriptor, m *artifact.Manifest) {
+	c.mu.Lock()
+	key := sighting{subject.Digest, desc.Digest}
+	again := c.known[key]
+	c.known[key] = true
+	set := c.set
+	c.mu.Unlock()
+	if again {
+		return
+	}
+	layers, err := evidence.Of(m)
+	r := referrer{subject: artifact.Plain(subject), desc: artifact.Plain(desc), artifactType: m.ArtifactType, layers: layers}
+	pieces := c.examine(ctx, set, r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.referrers = append(c.referrers, r)
+	if err != nil {
+		c.cut = fmt.Sprintf("referrer %s is not examined to its end: %v", verdict.Short(desc.Digest), err)
+	}
+	c.add(pieces)
+}
+
+// add is for those who hold c.mu.
+func (c *Case) add(pieces []verdict.Piece) {
+	if room := maxPieces - len(c.pieces); len(pieces) > room {
+		pieces = pieces[:room]
+		c.cut = fmt.Sprintf("the image has more than %d pieces of evidence, and no more are examined", maxPieces)
+	}
+	if c.pieces = append(c.pieces, pieces...); len(pieces) > 0 {
+		c.notify()
+	}
+}
+
+// full reports whether no more evidence is examined.
+func (c *Case) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pieces) >= maxPieces
+}
+
+func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer) []verdict.Piece {
+	var out []verdict.Piece
+	for _, l := range r.layers {
+		p := verdict.Piece{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: r.artifactType, Format: l.Format}
+		result := ResultUnread
+		if c.full() {
+			p.Weight = verdict.Unread("it is one too many to be examined")
+		} else {
+			p.Weight, result = c.weigh(ctx, set, r.subject, l)
+		}
+		if c.j.observer != nil {
+			c.j.observer.Evidence(l.Format, result)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// weigh reads a piece of evidence, verifies it by each trust that the rule names, and finds
+// what it is worth.
+func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descriptor, l evidence.Layer) (verdict.Weight, string) {
+	if why := c.unasked(l); why != "" {
+		return verdict.Unread(why), ResultUnread
+	}
+	size := l.Descriptor.Size
+	if size > evidence.MaxSize {
+		return verdict.Unread(fmt.Sprintf("it has %d bytes, and evidence over %d bytes is not read", size, evidence.MaxSize)), ResultUnread
+	}
+	if err := c.j.room.Acquire(ctx, max(size, 1)); err != nil {
+		return verdict.Unread("it was not read: " + err.Error()), ResultUnread
+	}
+	defer c.j.room.Release(max(size, 1))
+	data, err := c.config.Read(ctx, artifact.Plain(l.Descriptor))
+	if err != nil {
+		return verdict.Unread("it cannot be read: " + err.Error()), ResultUnread
+	}
+	if l.Format == evidence.Statement {
+		return c.weighStatement(data, subject)
+	}
+	return c.weighSigned(ctx, set, evidence.Evidence{
+		Format: l.Format, Subject: subject, Repository: c.config.Repository,
+		MediaType: l.Descriptor.MediaType, Data: data, Annotations: l.Descriptor.Annotations,
+	})
+}
+
+// unasked says why a piece need not be read: SBOMs are large, and no requirement may be about
+// them. It goes by what the manifest says; evidence that is missed for that was not to be
+// found by who pushed it.
+func (c *Case) unasked(l evidence.Layer) string {
+	if l.PredicateType == "" || l.PredicateType == evidence.CosignSign || slices.Contains(c.types, l.PredicateType) {
+		return ""
+	}
+	return fmt.Sprintf("it is said to attest %.200q, which no requirement asks for", l.PredicateType)
+}
+
+func (c *Case) weighStatement(data []byte, subject ocispec.Descriptor) (verdict.Weight, string) {
+	s, err := evidence.ReadStatement(data, subject.Digest)
+	if err != nil {
+		return verdict.Unread(err.Error()), ResultInvalid
+	}
+	return verdict.WeighStatement(c.config.Selection.Requirements(), s), ResultStranger
+}
+
+func (c *Case) weighSigned(ctx context.Context, set *trust.Set, e evidence.Evidence) (verdict.Weight, string) {
+	var proofs []verdict.Proof
+	result := ResultInvalid
+	for _, name := range c.by {
+		v, err := set.Verify(ctx, name, e)
+		switch {
+		case err == nil:
+			proofs = append(proofs, verdict.Proof{Trust: name, Verified: v})
+			result = ResultVerified
+			continue
+		case errdefs.IsNotImplemented(err):
+			continue // the trust has no say in it
+		case errdefs.IsPermissionDenied(err) && result == ResultInvalid:
+			result = ResultStranger
+		}
+		proofs = append(proofs, verdict.Proof{Trust: name, Why: reasonOf(err)})
+	}
+	if len(proofs) == 0 {
+		return verdict.Unread(fmt.Sprintf("no trust that the rule names (%s) is for evidence of the format %s", strings.Join(c.by, ", "), e.Format)), ResultStranger
+	}
+	return verdict.Weigh(c.config.Selection.Requirements(), c.config.Repository, proofs), result
+}
+
+// reasonOf is the text of a verifier's error without the words of its class.
+func reasonOf(err error) string {
+	text := err.Error()
+	for _, class := range []error{errdefs.ErrPermissionDenied, errdefs.ErrInvalidArgument} {
+		text = strings.TrimSuffix(text, ": "+class.Error())
+	}
+	return text
+}
+
+// Refresh examines all evidence again if the operator's trusts have changed.
+func (c *Case) Refresh(ctx context.Context) {
+	now := c.j.trusts.Now(ctx)
+	c.mu.Lock()
+	same := now.Generation == c.set.Generation
+	referrers := slices.Clone(c.referrers)
+	if !same {
+		c.set, c.pieces = now, slices.DeleteFunc(c.pieces, func(p verdict.Piece) bool {
+			return slices.ContainsFunc(referrers, func(r referrer) bool { return r.subject.Digest == p.Subject && r.desc.Digest == p.Referrer })
+		})
+	}
+	c.mu.Unlock()
+	if same {
+		return
+	}
+	for _, r := range referrers {
+		pieces := c.examine(ctx, now, r)
+		c.mu.Lock()
+		c.add(pieces)
+		c.mu.Unlock()
+	}
+}
+
+// Changed returns a channel that is closed at the next change. Who waits gets it before
+// looking at the case.
+func (c *Case) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// Notify tells who waits to look again.
+func (c *Case) Notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notify()
+}
+
+// notify is for those who hold c.mu.
+func (c *Case) notify() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Holds reports whether the image is verified by the evidence so far.
+func (c *Case) Holds() bool {
+	return c.now(nil).Holds()
+}
+
+// Meets reports whether all requirements of the kind hold of the subject by the evidence so
+// far, on it and on the indexes above it.
+func (c *Case) Meets(kind evidence.Kind, subject digest.Digest, above ...digest.Digest) bool {
+	return c.now(nil).Meets(kind, verdict.Manifest{Digest: subject, Above: above})
+}
+
+// Verdict says what the evidence so far amounts to. status says how well the referrers of a
+// subject are known, and why no better; nil where that has no bearing.
+func (c *Case) Verdict(status func(digest.Digest) (labels.Status, string)) *verdict.Verdict {
+	return c.now(status).Judge()
+}
+
+func (c *Case) now(status func(digest.Digest) (labels.Status, string)) *verdict.Case {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &verdict.Case{
+		Image: c.config.Image, Selection: c.config.Selection, Status: status, Cut: c.cut,
+		Manifests: slices.Clone(c.manifests), Pieces: slices.Clone(c.pieces),
+	}
+}

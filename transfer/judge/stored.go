@@ -1,0 +1,91 @@
+package judge
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
+)
+
+// FromStore returns what reads evidence from a content store.
+func FromStore(store stored.Store) ReadFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+		return stored.ReadBlob(ctx, store, desc, evidence.MaxSize)
+	}
+}
+
+// AddStored examines what is tied to a subject that is stored. What is marked as unlisted
+// counts nowhere: who withdraws a signature revokes it. keep, if not nil, says which of the
+// others count.
+func (c *Case) AddStored(ctx context.Context, store stored.Store, subject ocispec.Descriptor, keep func(subject, referrer digest.Digest) bool) error {
+	return c.addStored(ctx, store, subject, keep, true)
+}
+
+func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispec.Descriptor, keep func(subject, referrer digest.Digest) bool, image bool) error {
+	info, err := store.Info(ctx, subject.Digest)
+	if err != nil {
+		return fmt.Errorf("subject %s: %w", subject.Digest, err)
+	}
+	for _, dgst := range labels.Referrers(info.Labels) {
+		switch since := labels.UnlistedSince(info.Labels, dgst); {
+		case c.full():
+			return nil
+		case !since.IsZero():
+			c.note(subject, dgst, "it was withdrawn: the registry lists it no longer, since "+since.UTC().Format(time.RFC3339))
+			continue
+		case keep != nil && !keep(subject.Digest, dgst):
+			continue
+		}
+		desc, m, err := readReferrer(ctx, store, dgst)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			c.note(subject, dgst, "it cannot be read: "+err.Error())
+			continue
+		}
+		c.Examine(ctx, subject, desc, m)
+		if image && evidence.HasStatement(m) { // who signed it vouches for what it says
+			if err := c.addStored(ctx, store, desc, keep, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readReferrer(ctx context.Context, store stored.Store, dgst digest.Digest) (ocispec.Descriptor, *artifact.Manifest, error) {
+	info, err := store.Info(ctx, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	desc := ocispec.Descriptor{Digest: dgst, Size: info.Size}
+	data, err := stored.ReadBlob(ctx, store, desc, artifact.MaxManifestSize)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	m, err := artifact.Parse(data, "")
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	desc.MediaType = m.MediaType
+	return desc, m, nil
+}
+
+// note adds a piece that is not examined, once.
+func (c *Case) note(subject ocispec.Descriptor, dgst digest.Digest, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key := (sighting{subject.Digest, dgst}); !c.known[key] {
+		c.known[key] = true
+		c.add([]verdict.Piece{{Subject: subject.Digest, Referrer: dgst, Weight: verdict.Unread(why)}})
+	}
+}

@@ -1,0 +1,147 @@
+package verdict
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+)
+
+// Prefix begins the text of every refusal: the kubelet shows it as the reason that a pod
+// waits (kubernetes, ErrSignatureValidationFailed).
+const Prefix = "SignatureValidationFailed: "
+
+const (
+	// maxReason is how many bytes a reason may have: the API server of Kubernetes refuses
+	// events of 1,024, and others put words around it.
+	maxReason = 800
+	// maxFound is how many pieces of evidence a reason names.
+	maxFound = 2
+	// maxFoundText is how many bytes it says of each.
+	maxFoundText = 160
+)
+
+// denied is the reason for an image that a rule denies.
+func denied(image string, s *policy.Selection) string {
+	return short(fmt.Sprintf("image %s is refused: %s denies every image (deny = true); write a rule for its repository before that one, if it may run here", image, s.RuleName()))
+}
+
+// reason says which requirement does not hold, what was found instead and what to do about
+// it: for whom it wakes at night.
+func (c *Case) reason(v *Verdict) string {
+	for _, m := range v.Manifests {
+		for i, n := range m.Needs {
+			if n.Holds {
+				continue
+			}
+			return short(c.reasonOf(m, i, n))
+		}
+	}
+	return short(fmt.Sprintf("image %s is refused: %s verifies it, and it has no manifest that could be run; pull it for another platform", c.Image, v.Rule))
+}
+
+func (c *Case) reasonOf(m ManifestVerdict, i int, n Need) string {
+	what := "manifest " + Short(m.Digest)
+	if m.Platform != "" {
+		what += " (" + m.Platform + ")"
+	}
+	found, remedy := c.instead(m.Digest, i)
+	has := "none counts"
+	if len(n.Identities) > 0 {
+		has = fmt.Sprintf("%d counts, by %s", len(n.Identities), strings.Join(n.Identities, ", "))
+	}
+	return fmt.Sprintf("image %s is refused: %s needs %s of %s, and %s: %s. %s; every reason: ctr referrers explain %s",
+		c.Image, c.Selection.RuleName(), n.Requirement, what, has, found, remedy, c.Image)
+}
+
+// instead says what was found in place of what is needed, and the remedy.
+func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy string) {
+	m := Manifest{Digest: manifest}
+	for _, known := range c.Manifests {
+		if known.Digest == manifest {
+			m = known
+		}
+	}
+	doubt := c.doubt(m)
+	var parts []string
+	more := 0
+	for _, p := range c.of(m) {
+		if len(c.counts(requirement, p)) > 0 {
+			continue
+		}
+		e := c.examined(p)
+		if len(parts) == maxFound {
+			more++
+			continue
+		}
+		why := "it is of another kind"
+		if len(e.Reasons) > 0 {
+			why = strings.Join(e.Reasons, "; ")
+		}
+		if len(why) > maxFoundText {
+			why = strings.ToValidUTF8(why[:maxFoundText], "") + "…"
+		}
+		parts = append(parts, fmt.Sprintf("%s %s does not (%s)", p.Format, Short(p.Referrer), why))
+	}
+	if more > 0 {
+		parts = append(parts, fmt.Sprintf("nor do %d more", more))
+	}
+	switch {
+	case doubt != "":
+		parts = append([]string{doubt}, parts...)
+		remedy = "See to the registry, and pull again"
+	case len(parts) == 0:
+		parts, remedy = []string{"nothing of the kind refers to it"}, "Have it signed, and pull again"
+	default:
+		remedy = "Have it signed by whom the rule names, or mend the rule's trust"
+	}
+	return strings.Join(parts, ", "), remedy
+}
+
+// of returns the pieces on the manifest and above it.
+func (c *Case) of(m Manifest) []Piece {
+	out := slices.Clone(c.bySubject[m.Digest])
+	for _, above := range m.Above {
+		out = append(out, c.bySubject[above]...)
+	}
+	return out
+}
+
+// doubt says why there may be evidence that is not known, "" where all is known.
+func (c *Case) doubt(m Manifest) string {
+	if c.Cut != "" {
+		return c.Cut
+	}
+	if c.Status == nil {
+		return ""
+	}
+	for _, subject := range append([]digest.Digest{m.Digest}, m.Above...) {
+		switch status, why := c.Status(subject); {
+		case status == labels.Unknown:
+			return "what refers to " + Short(subject) + " could not be learnt (" + clip(why) + ")"
+		case status == labels.Truncated:
+			return "a limit cut what refers to " + Short(subject) + " (" + clip(why) + ")"
+		}
+	}
+	return ""
+}
+
+func clip(text string) string {
+	if len(text) > maxFoundText {
+		return strings.ToValidUTF8(text[:maxFoundText], "") + "…"
+	}
+	return text
+}
+
+// short keeps a reason in bounds, and its end, which is the remedy.
+func short(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	const end = maxReason / 4
+	return strings.ToValidUTF8(reason[:maxReason-end], "") + "… " + strings.ToValidUTF8(reason[len(reason)-end:], "")
+}
