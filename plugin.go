@@ -9,7 +9,7 @@
 // Until then it changes nothing. With only one of them disabled it fails to load, and says
 // what to add. It registers io.containerd.transfer.v1.referrers, which wraps the
 // disabled local transfer plugin, and io.containerd.grpc.v1.transfer-referrers, which
-// serves its gRPC API.
+// serves its gRPC API. Rules that verify need a verifier, which the module verify has.
 //
 // The code, in the order in which a pull passes through it:
 //
@@ -21,6 +21,10 @@
 //	transfer/gather     one pull's work: subjects in, content store out
 //	transfer/registry   one client: what refers to a subject, bounded requests
 //	transfer/outcome    what a pull found, took and skipped, and why
+//	transfer/trust      whom the operator trusts: keys, roots, identities
+//	transfer/judge      examining an image's evidence by those trusts
+//	transfer/verdict    requirements and evidence in, a verdict with reasons out
+//	transfer/evidence   what may prove something, and what it proves
 //	transfer/artifact   facts about manifests from untrusted sources
 //	transfer/labels     the labels that tie referrers to their subjects
 //	transfer/stored     tying referrers in the store and reading them back
@@ -55,9 +59,11 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer"
+	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/service"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
 
 const (
@@ -83,6 +89,7 @@ func init() {
 			plugins.DiffPlugin,
 			plugins.ImageVerifierPlugin,
 			plugins.SnapshotPlugin,
+			trust.VerifierPlugin,
 		},
 		Config: &table,
 		InitFn: initTransfer,
@@ -116,6 +123,10 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration of %s: %w", pluginName, err)
 	}
+	trusts, err := openTrusts(ic, config, rules)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of %s: %w", pluginName, err)
+	}
 	local, snapshotters, err := initLocal(ic, config.Local)
 	if err != nil {
 		return nil, err
@@ -133,13 +144,15 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guard{ic: ic, Transferrer: transfer.New(transfer.Config{
+	counted.SetTrusts(trustState(trusts))
+	return &guard{ic: ic, active: activeLine(rules, trusts), Transferrer: transfer.New(transfer.Config{
 		Local:       local,
 		Store:       m.(*metadata.DB).ContentStore(),
 		Transaction: transactions(m.(*metadata.DB)),
 		Images:      metadata.NewImageStore(m.(*metadata.DB)),
 		Leases:      l.(leases.Manager),
 		Policy:      rules,
+		Judge:       judge.New(trusts, counted),
 		Limits:      config.limits(),
 		Cosign:      config.CosignTags,
 		Export:      config.Export,
@@ -163,7 +176,8 @@ func transactions(db *metadata.DB) func(context.Context, func(context.Context) e
 // that it serves, so initTransfer cannot know of it.
 type guard struct {
 	ctransfer.Transferrer
-	ic *plugin.InitContext
+	ic     *plugin.InitContext
+	active string // says in one line what is enforced
 }
 
 func (g *guard) Transfer(ctx context.Context, src, dst any, opts ...ctransfer.Opt) error {
@@ -245,7 +259,11 @@ func initService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	log.G(ic.Context).Info("referrers are active: pulls through the transfer service bring them")
+	active := "pulls through the transfer service bring them"
+	if g, ok := t.(*guard); ok {
+		active = g.active
+	}
+	log.G(ic.Context).Info("referrers are active: " + active)
 	return service.New(t.(ctransfer.Transferrer), s.(streaming.StreamManager)), nil
 }
 

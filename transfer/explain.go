@@ -31,7 +31,7 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	if err != nil {
 		return fmt.Errorf("failed to resolve image: %w", err)
 	}
-	if err := q.startGather(ctx, name, root, gather.Config{Dry: true}); err != nil {
+	if err := q.governGather(ctx, name, root, gather.Config{Dry: true}); err != nil {
 		return err
 	}
 	manifests, err := q.addManifests(ctx, root, orDefault(dst.Platforms()), nil)
@@ -47,6 +47,9 @@ func (t *Transferrer) explain(ctx context.Context, src transfer.ImageFetcher, ds
 	out := q.gather.Wait(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if q.judged, err = q.verdict(ctx, out); err != nil {
+		return err
 	}
 	return dst.Send(q.explanation(ctx, root.Digest, out, manifests.platformOf))
 }

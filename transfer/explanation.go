@@ -10,7 +10,9 @@ import (
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // explanation puts into words what the gather found; a nil outcome is of one that
@@ -27,17 +29,29 @@ func (q *query) explanation(ctx context.Context, root digest.Digest, out *outcom
 		CosignTags: string(q.t.config.Cosign),
 		Memory:     q.recorder.Used(),
 	}
+	if q.selection.Denied() {
+		e.Verdict = (&verdict.Case{Image: q.name, Selection: q.selection}).Judge()
+		e.Refused = refusal{e.Verdict.Reason}.Error()
+	}
 	if out == nil {
 		return e
 	}
-	e.TimedOut, e.Unasked = out.TimedOut, out.Unasked
-	if err := out.Enforce(q.name, q.selection); err != nil {
+	e.TimedOut, e.Unasked, e.Verdict = out.TimedOut, out.Unasked, q.judged
+	if err := q.refusedBy(out); err != nil {
 		e.Refused = err.Error()
 	}
 	for _, s := range inOrder(out.Subjects) {
 		e.Subjects = append(e.Subjects, q.explained(ctx, s, platformOf[s.Digest.String()]))
 	}
 	return e
+}
+
+// refusedBy returns why a rule would refuse a pull with the outcome, nil where none would.
+func (q *query) refusedBy(out *outcome.Outcome) error {
+	if v := q.judged; v != nil && v.Result == verdict.Refused && v.Mode == policy.VerifyEnforce {
+		return refusal{v.Reason}
+	}
+	return out.Enforce(q.name, q.selection)
 }
 
 // inOrder sorts the image's own subjects, in their order, before referrers, which are

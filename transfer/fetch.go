@@ -47,7 +47,7 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 		return err
 	}
 	q.send(fmt.Sprintf("Fetching referrers of %s", q.src))
-	if err := q.startGather(ctx, name, root, gather.Config{NoPrune: true}); err != nil {
+	if err := q.governGather(ctx, name, root, gather.Config{NoPrune: true}); err != nil {
 		return err
 	}
 	if q.gather == nil { // nothing is taken, so that nothing is asked
@@ -63,7 +63,13 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	q.report(ctx, out, waited, out.Enforce(name, q.selection))
+	if q.judged, err = q.verdict(ctx, out); err != nil {
+		return err
+	}
+	if q.judged != nil {
+		q.t.config.Metrics.Verdict(q.judged.Result, q.judged.Mode)
+	}
+	q.report(ctx, out, waited, q.refusedBy(out))
 	if err := q.gather.Tie(ctx, out, root); err != nil {
 		return fmt.Errorf("referrers of %s could not be kept: %w", name, err)
 	}

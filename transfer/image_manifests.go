@@ -190,10 +190,18 @@ func (q *query) addChildren(index ocispec.Descriptor, children []ocispec.Descrip
 		if artifact.IsBuildKitEntry(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
 			continue
 		}
+		platform := ""
+		if child.Platform != nil {
+			platform = platforms.FormatAll(*child.Platform)
+		}
+		q.addToCase(child, platform, index.Digest)
 		q.gather.Image(child, index.Digest)
 		for _, a := range attested.of(child.Digest) {
 			q.gather.Embedded(child.Digest, a)
 		}
+	}
+	if q.verification != nil {
+		q.verification.IndexRead(index.Digest)
 	}
 }
 

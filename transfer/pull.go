@@ -17,8 +17,10 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/ahead"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // pull lets the wrapped service pull the image, and gathers its referrers at the
@@ -48,6 +50,10 @@ func (t *Transferrer) pull(ctx context.Context, src transfer.ImageFetcher, dst t
 	p.expect(ctx)
 	to := destination{dst}
 	err = t.config.Local.Transfer(ctx, &pullSource{ImageFetcher: p.src, p: p, unpacks: to.UnpackPlatforms()}, &pullStore{destination: to, p: p}, transfer.WithProgress(progress))
+	if refused := p.refused(); refused != nil {
+		p.concludeRefusal(ctx, refused)
+		err = refused // as it is, whatever was put around it
+	}
 	t.config.Metrics.Pull(p.ended(err))
 	return err
 }
@@ -59,6 +65,7 @@ type pull struct {
 	prefetch  *prefetch      // nil where the image was not there
 	ahead     *ahead.Fetcher // nil where no layer is opened ahead
 	ending    metrics.Ending // "" until the referrers are in, or given up
+	held      held
 }
 
 func (t *Transferrer) newPull(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*pull, error) {
@@ -111,19 +118,29 @@ func (p *pull) expected() *policy.Selection {
 
 // resolved begins to gather. The context is that of the wrapped service's pull.
 func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descriptor) error {
-	if p.cannotAsk == nil && p.prefetch == nil {
-		return p.startGather(ctx, name, root, gather.Config{})
-	}
 	wanted, err := p.govern(ctx, name, root.Digest)
 	switch {
-	case err != nil || !wanted:
+	case err != nil:
 		return err
+	case p.selection.Denied():
+		return p.deny()
+	case !wanted:
+		return nil
 	case p.cannotAsk != nil:
 		return p.pullWithoutReferrers(ctx)
+	case p.prefetch == nil:
+		return p.startGather(ctx, root, gather.Config{})
 	}
 	p.prefetch.start()
-	p.start(ctx, root, gather.Config{Repository: p.prefetch})
-	return nil
+	return p.start(ctx, root, gather.Config{Repository: p.prefetch})
+}
+
+// deny refuses an image whose rule denies all of its repository.
+func (p *pull) deny() error {
+	p.held.mu.Lock()
+	defer p.held.mu.Unlock()
+	p.held.refused = refusal{(&verdict.Case{Image: p.name, Selection: p.selection}).Judge().Reason}
+	return p.held.refused
 }
 
 // pullWithoutReferrers lets the pull of a source that is cannotAsk go on without referrers, unless its
@@ -134,6 +151,8 @@ func (p *pull) pullWithoutReferrers(ctx context.Context) error {
 		needs = "requires " + strings.Join(required, ", ")
 	} else if p.selection.OnError() == policy.Fail {
 		needs = `has on_error = "fail"`
+	} else if p.selection.Verify() == policy.VerifyEnforce {
+		needs = `has verify = "enforce"`
 	}
 	if needs != "" {
 		p.ending = metrics.Refused
@@ -157,9 +176,15 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	refused := out.Enforce(p.name, p.selection)
+	refused, err := p.judge(ctx, out, target)
+	if err != nil {
+		return err
+	}
 	p.ending = p.report(ctx, out, waited, refused)
 	if refused != nil {
+		if err := p.gather.MarkMissing(ctx, out); err != nil {
+			log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
+		}
 		return refused
 	}
 	if err := p.gather.Tie(ctx, out, target); err != nil {
@@ -171,6 +196,30 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 		p.ending = metrics.Unkept
 	}
 	return nil
+}
+
+// judge judges the image over all that came, whatever was said while its layers were
+// withheld, and returns why a rule refuses it.
+func (p *pull) judge(ctx context.Context, out *outcome.Outcome, target ocispec.Descriptor) (refused, err error) {
+	v, err := p.verdict(ctx, out)
+	if err != nil {
+		return nil, err
+	}
+	if v != nil {
+		if v.Result == verdict.Verified && target.Digest != p.root {
+			v.Result, v.Reason = verdict.Refused, fmt.Sprintf("image %s is refused: its manifest %s was converted, as an old registry had the wrong media type in it, and nobody signed what it became, %s; push the image again with another tool",
+				p.name, verdict.Short(p.root), verdict.Short(target.Digest))
+		}
+		p.t.config.Metrics.Verdict(v.Result, v.Mode)
+		p.showSigners(ctx, v)
+		if v.Result == verdict.Refused && v.Mode == policy.VerifyEnforce {
+			return refusal{v.Reason}, nil
+		}
+		if v.Result == verdict.Refused {
+			log.G(ctx).WithField("image", p.name).WithField("digest", p.root).Warnf("referrers: the image is not verified, and verify = %q lets it pass: %s", policy.VerifyWarn, v.Reason)
+		}
+	}
+	return out.Enforce(p.name, p.selection), nil
 }
 
 // ended is what became of a pull that returns err.
@@ -249,6 +298,10 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 		children, err := h(ctx, desc)
 		if err == nil {
 			d.p.addChildren(desc, children, wanted, &d.attested)
+			if err := d.p.hold(ctx, desc, children, wanted); err != nil {
+				return nil, err
+			}
+			children = indexesFirst(children)
 			if d.p.ahead != nil && images.IsManifestType(desc.MediaType) {
 				d.p.ahead.Expect(children)
 			}

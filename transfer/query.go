@@ -14,9 +14,11 @@ import (
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/source"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // query is what a pull, an explanation and a fetch have in common: an image in a registry,
@@ -34,7 +36,9 @@ type query struct {
 	root      digest.Digest
 	selection *policy.Selection
 
-	gather *gather.Gather // nil until it is started, and where nothing is wanted
+	gather       *gather.Gather   // nil until it is started, and where nothing is wanted
+	verification *judge.Case      // nil where the rule does not verify
+	judged       *verdict.Verdict // of explain and fetch, nil where the rule does not verify
 }
 
 func (t *Transferrer) newQuery(ctx context.Context, src transfer.ImageFetcher, progress transfer.ProgressFunc) (*query, error) {
@@ -110,26 +114,37 @@ func (q *query) repository() (*registry.Repository, error) {
 
 // start begins to gather under the selection that governs. The context is that of the whole
 // operation. config has the registry, and how this gather differs from that of a pull.
-func (q *query) start(ctx context.Context, root ocispec.Descriptor, config gather.Config) {
+func (q *query) start(ctx context.Context, root ocispec.Descriptor, config gather.Config) error {
+	spec, err := reference.Parse(q.name)
+	if err != nil {
+		return err
+	}
 	config.Name, config.Selection, config.Progress = q.name, q.selection, q.progress
 	config.Store, config.Labeler = q.t.config.Store, q.t.labeler
 	config.Protect = q.t.protector(ctx)
 	config.Limits, config.Cosign = q.t.config.Limits, q.t.config.Cosign
+	q.openCase(ctx, root, spec.Locator, &config)
 	q.gather = gather.New(ctx, config)
 	q.gather.Image(root)
+	return nil
 }
 
-// startGather selects, opens the registry and starts the gather.
-func (q *query) startGather(ctx context.Context, name string, root ocispec.Descriptor, config gather.Config) error {
+// startGather opens the registry and starts the gather under the selection that governs.
+func (q *query) startGather(ctx context.Context, root ocispec.Descriptor, config gather.Config) error {
+	var err error
+	if config.Repository, err = q.repository(); err != nil {
+		return fmt.Errorf("referrers of %s: %w", q.name, err)
+	}
+	return q.start(ctx, root, config)
+}
+
+// governGather starts the gather if the rule that governs the image has anything to ask for.
+func (q *query) governGather(ctx context.Context, name string, root ocispec.Descriptor, config gather.Config) error {
 	wanted, err := q.govern(ctx, name, root.Digest)
 	if err != nil || !wanted {
 		return err
 	}
-	if config.Repository, err = q.repository(); err != nil {
-		return fmt.Errorf("referrers of %s: %w", name, err)
-	}
-	q.start(ctx, root, config)
-	return nil
+	return q.startGather(ctx, root, config)
 }
 
 func (q *query) close() {

@@ -56,11 +56,18 @@ func (q *query) report(ctx context.Context, out *outcome.Outcome, waited time.Du
 	if limits := out.Refusals(); len(limits) > 0 {
 		fields["limits"] = limitCounts(limits)
 	}
-	if refused != nil {
-		fields["refused"] = outcome.Shorten(refused.Error())
-	}
 	log.G(ctx).WithFields(fields).Info("referrers: gathered")
+	if refused != nil {
+		q.logRefusal(ctx, refused)
+	}
 	return ends
+}
+
+// logRefusal tells the operator why a rule refuses an image, in full.
+func (q *query) logRefusal(ctx context.Context, refused error) {
+	log.G(ctx).WithFields(log.Fields{
+		"image": q.name, "digest": q.root, "rule": q.selection.RuleName(), "reason": refused.Error(),
+	}).Warn("referrers: image refused")
 }
 
 // logSubjects writes a line for every subject of the image that is not known in

@@ -24,6 +24,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/archive"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
+	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/push"
@@ -48,6 +49,8 @@ type Config struct {
 	// Leases keeps what a pull brings in until it is tied to the image.
 	Leases leases.Manager
 	Policy *policy.Policy
+	// Judge judges the images that a rule verifies; nil only where none does.
+	Judge  *judge.Judge
 	Limits gather.Limits
 	Cosign gather.CosignTags
 	// Export carries referrers in archives.

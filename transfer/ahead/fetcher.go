@@ -63,9 +63,6 @@ type Config struct {
 	Store     Store
 	// Layers is what the daemon knows of layers that were opened ahead.
 	Layers *Layers
-	// Allow is asked just before the first layer is opened; nil allows it. Nothing sets it yet: it is
-	// for a rule whose verdict layers must wait for.
-	Allow func() bool
 }
 
 // Fetcher fetches the content of one image. It opens layers ahead for one of its manifests.
@@ -183,9 +180,6 @@ func (f *Fetcher) openBeside(ctx context.Context, layers []ocispec.Descriptor) c
 		case <-f.ended:
 			return
 		case <-f.ctx.Done():
-			return
-		}
-		if f.config.Allow != nil && !f.config.Allow() {
 			return
 		}
 		for _, desc := range needed {

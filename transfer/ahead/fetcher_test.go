@@ -148,22 +148,19 @@ func TestOnlyOneManifestsLayersAreOpened(t *testing.T) {
 	})
 }
 
-// Layers are opened neither where something forbids it, nor before others who wait for a slot.
+// Layers are not opened before others who wait for a slot.
 func TestOpeningWaitsForNothing(t *testing.T) {
 	for name, tc := range map[string]struct {
-		allow bool
 		taken int64
 		want  int
 	}{
-		"allowed":            {true, 0, 2},
-		"forbidden":          {false, 0, 0},
-		"all slots taken":    {true, 3, 0},
-		"all slots but one":  {true, 2, 1},
-		"forbidden and full": {false, 3, 0},
+		"no slot taken":     {0, 2},
+		"all slots taken":   {3, 0},
+		"all slots but one": {2, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPull(t.Context(), t, func(c *Config) { c.Allow = func() bool { return tc.allow } })
+				p := newPull(t.Context(), t, nil)
 				p.slots.TryAcquire(tc.taken)
 				children, layers := image(4)
 				p.readConfig(t, children)

@@ -36,6 +36,20 @@ const (
 // Formats are all of them.
 var Formats = []Format{Bundle, CosignSignature, DSSE, Notation, Statement}
 
+// Result is what became of a piece of evidence, for those who count.
+type Result string
+
+// The results.
+const (
+	ResultVerified Result = "verified" // by a trust of the rule
+	ResultStranger Result = "stranger" // valid as far as it goes, and by nobody whom the rule names
+	ResultInvalid  Result = "invalid"
+	ResultUnread   Result = "unread" // too large, gone, or not what any requirement asks for
+)
+
+// Results are all of them.
+var Results = []Result{ResultVerified, ResultStranger, ResultInvalid, ResultUnread}
+
 // Evidence is one piece of what may prove something of a subject. All of it but Subject
 // comes from the network.
 type Evidence struct {

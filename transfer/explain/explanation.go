@@ -4,6 +4,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // Explanation is what a pull would do, or a fetch did, and why.
@@ -22,6 +23,8 @@ type Explanation struct {
 	Memory []outcome.Memory `json:"memory"`
 	// Refused says why the pull would fail; empty where it would succeed.
 	Refused string `json:"refused,omitempty"`
+	// Verdict is that of a rule that verifies the image, or denies it; nil where none does.
+	Verdict *verdict.Verdict `json:"verdict,omitempty"`
 	// TimedOut says that the limit of time ended the search.
 	TimedOut bool `json:"timedOut,omitempty"`
 	// Unasked is how many manifests of the image were not asked about, over the

@@ -5,9 +5,37 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
+
+// Status returns what is known so far of the referrers of a subject, and why no more; unknown
+// for one that Image was not called with.
+func (g *Gather) Status(dgst digest.Digest) (status labels.Status, why string) {
+	g.mu.Lock()
+	s := g.bySubj[dgst]
+	g.mu.Unlock()
+	if s == nil {
+		return labels.Unknown, "it was not asked about"
+	}
+	return s.state()
+}
+
+// ImageSubjects returns those that belong to the image.
+func (g *Gather) ImageSubjects() []ocispec.Descriptor {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []ocispec.Descriptor
+	for _, s := range g.subjects {
+		if s.image.Load() {
+			out = append(out, s.desc)
+		}
+	}
+	return out
+}
 
 // collect builds the outcome when all work has ended.
 func (g *Gather) collect() *outcome.Outcome {

@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -53,14 +54,14 @@ func standsFor(r artifact.Referrer, kind registry.CosignKind) bool {
 // must not hide the tag.
 func (g *Gather) askCosignTags(d *discovered) {
 	s := d.s
-	if g.config.Cosign == CosignNever || !s.image.Load() || s.desc.Digest.Algorithm() != digest.SHA256 || s.tagsAsked.Swap(true) {
+	if g.config.Cosign == CosignNever || !s.image.Load() && !s.vouched || s.desc.Digest.Algorithm() != digest.SHA256 || s.tagsAsked.Swap(true) {
 		return
 	}
 	for _, kind := range registry.CosignKinds {
-		if !g.config.Selection.Wants(kind.ArtifactType) {
+		if !g.config.Selection.Wants(kind.ArtifactType) || s.vouched && kind.ArtifactType != artifact.TypeCosignSignature {
 			continue
 		}
-		g.wg.Go(func() {
+		g.start(func() {
 			if d.spared(kind) {
 				return
 			}
@@ -109,8 +110,26 @@ func (d *discovered) spared(kind registry.CosignKind) bool {
 		return false
 	}
 	d.working.Wait()
+	if d.g.needsTag(d.s, kind) {
+		return false
+	}
 	d.s.mu.Lock()
 	found := outcome.Artifacts(d.s.taken)
 	d.s.mu.Unlock()
 	return d.g.config.Cosign.Spares(kind, append(found, d.bundles...), d.g.config.Selection)
+}
+
+// needsTag reports whether the rule verifies, and what the listing brought is not all the
+// evidence that it asks for: a bundle of a stranger hides no tag.
+func (g *Gather) needsTag(s *subject, kind registry.CosignKind) bool {
+	if g.config.Examiner == nil {
+		return false
+	}
+	switch kind.ArtifactType {
+	case artifact.TypeCosignSignature:
+		return s.vouched || !g.config.Examiner.Meets(evidence.Signature, s.desc.Digest)
+	case artifact.TypeCosignAttestation:
+		return !g.config.Examiner.Meets(evidence.Attestation, s.desc.Digest)
+	}
+	return false
 }

@@ -61,7 +61,7 @@ func (g *Gather) list(s *subject, found func([]ocispec.Descriptor)) (registry.Li
 // start does work that the gather, and cosign's tags, wait for.
 func (d *discovered) start(work func()) {
 	d.working.Add(1)
-	d.g.wg.Go(func() {
+	d.g.start(func() {
 		defer d.working.Done()
 		work()
 	})

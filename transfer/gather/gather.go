@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -69,6 +70,20 @@ type Config struct {
 	// Progress, if not nil, is told of what comes in. It must be safe for
 	// concurrent use.
 	Progress transfer.ProgressFunc
+	// Examiner, if not nil, examines what was taken. A pull whose rule verifies has one.
+	Examiner Examiner
+}
+
+// Examiner is told of referrers as they come in. It must be safe for concurrent use.
+type Examiner interface {
+	// Examine is called with each referrer that is whole in the store, before the gather
+	// counts as idle.
+	Examine(ctx context.Context, subject, referrer ocispec.Descriptor, m *artifact.Manifest)
+	// Meets reports whether what was examined so far is all of the kind that the rule asks
+	// for, of a subject of the image and the indexes above it.
+	Meets(kind evidence.Kind, subject digest.Digest) bool
+	// Notify is called whenever the gather becomes idle.
+	Notify()
 }
 
 // Gather is the work of one pull. It is safe for concurrent use.
@@ -84,6 +99,7 @@ type Gather struct {
 	span      *tracing.Span
 	written   atomic.Int64 // bytes that came into the store
 	unasked   atomic.Int64 // manifests of the image over the limit of subjects
+	working   atomic.Int64 // goroutines of wg
 
 	mu       sync.Mutex
 	closed   bool
@@ -147,7 +163,7 @@ func (g *Gather) Embedded(subject digest.Digest, desc ocispec.Descriptor) {
 		s.skip(c, labels.Truncated, err)
 		return
 	}
-	g.wg.Go(func() { g.take(s, c) })
+	g.start(func() { g.take(s, c) })
 }
 
 // add starts to work on a subject, a part of the image or not, unless that would be one too
@@ -180,7 +196,7 @@ func (g *Gather) add(s *subject, image bool) error {
 		s.doubt(fmt.Errorf("not asked: its media type %q is neither a manifest's nor an index's", s.desc.MediaType))
 		return nil
 	}
-	g.wg.Go(func() { g.discover(s) })
+	g.start(func() { g.discover(s) })
 	return nil
 }
 
@@ -191,11 +207,31 @@ func (g *Gather) join(known *subject, parents []digest.Digest) {
 	if known.image.Swap(true) || g.closed {
 		return
 	}
-	g.wg.Go(func() { // a referrer until now
+	g.start(func() { // a referrer until now
 		<-known.discovered
 		g.askCosignTags(&discovered{g: g, s: known})
 	})
 }
+
+// start does work that Wait waits for.
+func (g *Gather) start(work func()) {
+	g.working.Add(1)
+	g.wg.Go(func() {
+		defer func() {
+			if g.working.Add(-1) == 0 && g.config.Examiner != nil {
+				g.config.Examiner.Notify()
+			}
+		}()
+		work()
+	})
+}
+
+// Idle reports whether there is nothing to do until Image or Embedded is called again.
+func (g *Gather) Idle() bool { return g.working.Load() == 0 }
+
+// Stop ends all work, for the reason that is given to those who ask why a subject is
+// unknown. Wait then returns at once.
+func (g *Gather) Stop(why error) { g.cancel(why) }
 
 // Wait waits until all referrers are in, at most for the timeout, and returns what
 // is known of each subject. No work is left when it returns. Nothing is tied yet:

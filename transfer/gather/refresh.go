@@ -14,6 +14,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/stored"
 )
 
 // inquiry is what a pull asked of a subject, and learnt, that bears on the referrers which an
@@ -96,11 +97,11 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 			change[labels.Unlisted(dgst)] = ""
 			continue
 		}
-		info, err := g.config.Store.Info(ctx, dgst)
+		missing, err := g.isMissing(ctx, asked, dgst)
 		if err != nil {
 			continue
 		}
-		if !g.source.only(info.Labels) || !asked.answers(info.Labels) || info.UpdatedAt.After(asked.began) {
+		if !missing {
 			if s.Status == labels.Absent { // here, or when this pull asked; not elsewhere
 				change[labels.StatusKey] = string(labels.Present)
 			}
@@ -111,6 +112,58 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 		}
 	}
 	g.markMissed(ctx, s, existing, missed, change)
+	return change
+}
+
+// isMissing reports whether the registry would list a referrer that this pull did not meet, if
+// it still had it. The error is of the store.
+func (g *Gather) isMissing(ctx context.Context, asked *inquiry, dgst digest.Digest) (bool, error) {
+	info, err := g.config.Store.Info(ctx, dgst)
+	if err != nil {
+		return false, err
+	}
+	return g.source.only(info.Labels) && asked.answers(info.Labels) && !info.UpdatedAt.After(asked.began), nil
+}
+
+// Keeps reports whether a referrer that an earlier pull tied to the subject still counts:
+// this one has not learnt that the registry withdrew it. It is for a gather that is idle.
+func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) bool {
+	g.mu.Lock()
+	s := g.bySubj[subject]
+	g.mu.Unlock()
+	if s == nil { // not asked about
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	missing, err := g.isMissing(ctx, &s.asked, referrer)
+	return err == nil && (s.asked.found[referrer] || !missing)
+}
+
+// MarkMissing marks what the registry no longer lists, and ties nothing: for a pull that was
+// refused. What is known against an image may be kept, and nothing for it. out is what Wait
+// returned. The error is of the store.
+func (g *Gather) MarkMissing(ctx context.Context, out *outcome.Outcome) error {
+	now := time.Now()
+	g.config.NoPrune = true
+	var all []stored.Tying
+	for _, s := range out.Subjects {
+		asked := &g.bySubj[s.Digest].asked
+		all = append(all, stored.Tying{Subject: s.Digest, More: func(ctx context.Context, existing map[string]string) map[string]string {
+			return g.missing(ctx, s, asked, existing, now)
+		}})
+	}
+	return g.config.Labeler.TieAll(ctx, all)
+}
+
+// missing returns the marks of what the registry no longer lists, and of nothing else.
+func (g *Gather) missing(ctx context.Context, s outcome.Subject, asked *inquiry, existing map[string]string, now time.Time) map[string]string {
+	change := map[string]string{}
+	for key, value := range g.refresh(ctx, s, asked, existing, now) {
+		if _, err := time.Parse(time.RFC3339, value); err == nil {
+			change[key] = value
+		}
+	}
 	return change
 }
 

@@ -26,6 +26,9 @@ type subject struct {
 	desc  ocispec.Descriptor
 	depth int // levels of referrers to take, this subject's own included
 	image atomic.Bool
+	// vouched says that the subject is a referrer whose statements are not signed: who signs
+	// it vouches for them, maybe under cosign's tag.
+	vouched bool
 	// tagsAsked says that cosign's tags are asked for, which waits until discovered is
 	// closed for what was a referrer before it was known as a part of the image.
 	tagsAsked  atomic.Bool
@@ -82,6 +85,13 @@ func (s *subject) note(r outcome.Referrer) {
 		return
 	}
 	s.skipped = append(s.skipped, r)
+}
+
+// state returns what is known of the subject's referrers now, and why no more.
+func (s *subject) state() (labels.Status, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status, s.why()
 }
 
 // setListing records what the registry answered.

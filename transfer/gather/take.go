@@ -193,8 +193,9 @@ func (g *Gather) bringContent(a *attempt) {
 		g.report(event{"complete", a.Descriptor, a.subject.desc, a.Size})
 	}
 	// Its own referrers need not wait for its blobs.
-	if a.subject.depth > 1 && g.config.Selection.Follows(a.manifest.Referrer()) {
-		below := &subject{desc: artifact.Plain(a.Descriptor), depth: a.subject.depth - 1, kept: a.kept}
+	vouched := g.config.Selection.FollowsEvidence(a.manifest) && a.subject.image.Load()
+	if vouched || a.subject.depth > 1 && g.config.Selection.Follows(a.manifest.Referrer()) {
+		below := &subject{desc: artifact.Plain(a.Descriptor), depth: max(a.subject.depth-1, 1), kept: a.kept, vouched: vouched}
 		if err := g.add(below, false); err != nil {
 			a.subject.skip(a.candidate, labels.Truncated, fmt.Errorf("its own referrers were not asked for: %w", err))
 		}
@@ -221,6 +222,9 @@ func (g *Gather) conclude(a *attempt, err error) {
 		})
 		log.G(g.ctx).WithField("subject", a.subject.desc.Digest).WithField("digest", a.Digest).
 			WithField("artifactType", a.manifest.ArtifactType).Debug("referrers: taken")
+		if g.config.Examiner != nil {
+			g.config.Examiner.Examine(g.ctx, a.subject.desc, a.Descriptor, a.manifest)
+		}
 	case errors.As(err, new(dropped)):
 		a.subject.skip(a.candidate, "", err)
 	case errdefs.IsResourceExhausted(err):

@@ -30,18 +30,10 @@ import (
 // maxPieces is how many pieces of evidence of one image are examined.
 const maxPieces = 1024
 
-// What became of a piece of evidence, for those who count.
-const (
-	ResultVerified = "verified" // by a trust of the rule
-	ResultStranger = "stranger" // valid as far as it goes, and by nobody whom the rule names
-	ResultInvalid  = "invalid"
-	ResultUnread   = "unread" // too large, gone, or not what any requirement asks for
-)
-
 // Observer counts evidence.
 type Observer interface {
 	// Evidence is told of each piece that was examined.
-	Evidence(format evidence.Format, result string)
+	Evidence(format evidence.Format, result evidence.Result)
 }
 
 // Judge judges images by the operator's trusts. It is safe for concurrent use.
@@ -78,7 +70,9 @@ type Case struct {
 
 	mu        sync.Mutex
 	set       *trust.Set
-	manifests []verdict.Manifest
+	manifests []verdict.Manifest // but for what lies above them
+	parents   map[digest.Digest][]digest.Digest
+	unread    map[digest.Digest]bool // indexes of which it is not known what they name
 	referrers []referrer
 	known     map[sighting]bool
 	pieces    []verdict.Piece
@@ -98,7 +92,8 @@ type sighting struct{ subject, referrer digest.Digest }
 // Open opens the case of an image, which is judged by the trusts of now until
 // [Case.Refresh] is called.
 func (j *Judge) Open(ctx context.Context, config Config) *Case {
-	c := &Case{j: j, config: config, set: j.trusts.Now(ctx), known: map[sighting]bool{}, changed: make(chan struct{})}
+	c := &Case{j: j, config: config, set: j.trusts.Now(ctx), changed: make(chan struct{}),
+		known: map[sighting]bool{}, parents: map[digest.Digest][]digest.Digest{}, unread: map[digest.Digest]bool{}}
 	requirements := config.Selection.Requirements()
 	for _, r := range requirements {
 		c.by = append(c.by, r.By...)
@@ -109,17 +104,70 @@ func (j *Judge) Open(ctx context.Context, config Config) *Case {
 	return c
 }
 
-// Manifest names a manifest of the image that can be run, and the indexes above it.
-func (c *Case) Manifest(dgst digest.Digest, platform string, above ...digest.Digest) {
+// Manifest names a manifest of the image that can be run, and an index that names it; the
+// root has none.
+func (c *Case) Manifest(dgst digest.Digest, platform string, parents ...digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range c.manifests {
-		if m := &c.manifests[i]; m.Digest == dgst {
-			m.Above = append(m.Above, above...)
-			return
+	c.parents[dgst] = append(c.parents[dgst], parents...)
+	if !c.names(dgst) {
+		c.manifests = append(c.manifests, verdict.Manifest{Digest: dgst, Platform: platform})
+		c.notify()
+	}
+}
+
+// Names reports whether Manifest was called with the manifest.
+func (c *Case) Names(dgst digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names(dgst)
+}
+
+func (c *Case) names(dgst digest.Digest) bool {
+	return slices.ContainsFunc(c.manifests, func(m verdict.Manifest) bool { return m.Digest == dgst })
+}
+
+// Index names an index of the image, and one that names it; the root has none. The case is
+// not complete until IndexRead has been called.
+func (c *Case) Index(dgst digest.Digest, parents ...digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parents[dgst] = append(c.parents[dgst], parents...)
+	if _, known := c.unread[dgst]; !known {
+		c.unread[dgst] = true
+	}
+}
+
+// IndexRead says that Manifest and Index were called with all that the index names.
+func (c *Case) IndexRead(dgst digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unread[dgst] = false
+	c.notify()
+}
+
+// Complete reports whether all manifests of the image are known.
+func (c *Case) Complete() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, unread := range c.unread {
+		if unread {
+			return false
 		}
 	}
-	c.manifests = append(c.manifests, verdict.Manifest{Digest: dgst, Platform: platform, Above: above})
+	return true
+}
+
+// above returns all indexes that lead to a manifest. It is for those who hold c.mu.
+func (c *Case) above(dgst digest.Digest) []digest.Digest {
+	var out []digest.Digest
+	for next := slices.Clone(c.parents[dgst]); len(next) > 0; next = next[1:] {
+		if !slices.Contains(out, next[0]) {
+			out = append(out, next[0])
+			next = append(next, c.parents[next[0]]...)
+		}
+	}
+	return out
 }
 
 // Examine examines the evidence that a referrer of a subject names. It is whole where Read
@@ -168,7 +216,7 @@ func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer) []verdic
 	var out []verdict.Piece
 	for _, l := range r.layers {
 		p := verdict.Piece{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: r.artifactType, Format: l.Format}
-		result := ResultUnread
+		result := evidence.ResultUnread
 		if c.full() {
 			p.Weight = verdict.Unread("it is one too many to be examined")
 		} else {
@@ -184,21 +232,21 @@ func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer) []verdic
 
 // weigh reads a piece of evidence, verifies it by each trust that the rule names, and finds
 // what it is worth.
-func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descriptor, l evidence.Layer) (verdict.Weight, string) {
+func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descriptor, l evidence.Layer) (verdict.Weight, evidence.Result) {
 	if why := c.unasked(l); why != "" {
-		return verdict.Unread(why), ResultUnread
+		return verdict.Unread(why), evidence.ResultUnread
 	}
 	size := l.Descriptor.Size
 	if size > evidence.MaxSize {
-		return verdict.Unread(fmt.Sprintf("it has %d bytes, and evidence over %d bytes is not read", size, evidence.MaxSize)), ResultUnread
+		return verdict.Unread(fmt.Sprintf("it has %d bytes, and evidence over %d bytes is not read", size, evidence.MaxSize)), evidence.ResultUnread
 	}
 	if err := c.j.room.Acquire(ctx, max(size, 1)); err != nil {
-		return verdict.Unread("it was not read: " + err.Error()), ResultUnread
+		return verdict.Unread("it was not read: " + err.Error()), evidence.ResultUnread
 	}
 	defer c.j.room.Release(max(size, 1))
 	data, err := c.config.Read(ctx, artifact.Plain(l.Descriptor))
 	if err != nil {
-		return verdict.Unread("it cannot be read: " + err.Error()), ResultUnread
+		return verdict.Unread("it cannot be read: " + err.Error()), evidence.ResultUnread
 	}
 	if l.Format == evidence.Statement {
 		return c.weighStatement(data, subject)
@@ -219,33 +267,33 @@ func (c *Case) unasked(l evidence.Layer) string {
 	return fmt.Sprintf("it is said to attest %.200q, which no requirement asks for", l.PredicateType)
 }
 
-func (c *Case) weighStatement(data []byte, subject ocispec.Descriptor) (verdict.Weight, string) {
+func (c *Case) weighStatement(data []byte, subject ocispec.Descriptor) (verdict.Weight, evidence.Result) {
 	s, err := evidence.ReadStatement(data, subject.Digest)
 	if err != nil {
-		return verdict.Unread(err.Error()), ResultInvalid
+		return verdict.Unread(err.Error()), evidence.ResultInvalid
 	}
-	return verdict.WeighStatement(c.config.Selection.Requirements(), s), ResultStranger
+	return verdict.WeighStatement(c.config.Selection.Requirements(), s), evidence.ResultStranger
 }
 
-func (c *Case) weighSigned(ctx context.Context, set *trust.Set, e evidence.Evidence) (verdict.Weight, string) {
+func (c *Case) weighSigned(ctx context.Context, set *trust.Set, e evidence.Evidence) (verdict.Weight, evidence.Result) {
 	var proofs []verdict.Proof
-	result := ResultInvalid
+	result := evidence.ResultInvalid
 	for _, name := range c.by {
 		v, err := set.Verify(ctx, name, e)
 		switch {
 		case err == nil:
 			proofs = append(proofs, verdict.Proof{Trust: name, Verified: v})
-			result = ResultVerified
+			result = evidence.ResultVerified
 			continue
 		case errdefs.IsNotImplemented(err):
 			continue // the trust has no say in it
-		case errdefs.IsPermissionDenied(err) && result == ResultInvalid:
-			result = ResultStranger
+		case errdefs.IsPermissionDenied(err) && result == evidence.ResultInvalid:
+			result = evidence.ResultStranger
 		}
 		proofs = append(proofs, verdict.Proof{Trust: name, Why: reasonOf(err)})
 	}
 	if len(proofs) == 0 {
-		return verdict.Unread(fmt.Sprintf("no trust that the rule names (%s) is for evidence of the format %s", strings.Join(c.by, ", "), e.Format)), ResultStranger
+		return verdict.Unread(fmt.Sprintf("no trust that the rule names (%s) is for evidence of the format %s", strings.Join(c.by, ", "), e.Format)), evidence.ResultStranger
 	}
 	return verdict.Weigh(c.config.Selection.Requirements(), c.config.Repository, proofs), result
 }
@@ -310,7 +358,10 @@ func (c *Case) Holds() bool {
 
 // Meets reports whether all requirements of the kind hold of the subject by the evidence so
 // far, on it and on the indexes above it.
-func (c *Case) Meets(kind evidence.Kind, subject digest.Digest, above ...digest.Digest) bool {
+func (c *Case) Meets(kind evidence.Kind, subject digest.Digest) bool {
+	c.mu.Lock()
+	above := c.above(subject)
+	c.mu.Unlock()
 	return c.now(nil).Meets(kind, verdict.Manifest{Digest: subject, Above: above})
 }
 
@@ -323,8 +374,12 @@ func (c *Case) Verdict(status func(digest.Digest) (labels.Status, string)) *verd
 func (c *Case) now(status func(digest.Digest) (labels.Status, string)) *verdict.Case {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &verdict.Case{
+	out := &verdict.Case{
 		Image: c.config.Image, Selection: c.config.Selection, Status: status, Cut: c.cut,
 		Manifests: slices.Clone(c.manifests), Pieces: slices.Clone(c.pieces),
 	}
+	for i := range out.Manifests {
+		out.Manifests[i].Above = c.above(out.Manifests[i].Digest)
+	}
+	return out
 }

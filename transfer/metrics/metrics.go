@@ -13,9 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
+	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // Metrics are the instruments. A nil one counts nothing. It is safe for
@@ -32,6 +35,11 @@ type Metrics struct {
 	connections prometheus.Counter
 	protocols   *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
+
+	verdicts *prometheus.CounterVec
+	evidence *prometheus.CounterVec
+	withheld prometheus.Histogram
+	trusts   trusts
 }
 
 var (
@@ -62,6 +70,10 @@ func New() *Metrics {
 		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "wait_seconds",
 			Help: "Seconds that a pull waited for referrers once the image itself was complete.", Buckets: waitBuckets}),
 	}
+	m.verdicts = counter("verdicts_total", "Verdicts on images of pulls and fetches, by result and the rule's mode.", "result", "mode")
+	m.evidence = counter("evidence_total", "Signatures and attestations that were examined, by format and result.", "format", "result")
+	m.withheld = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "withheld_seconds",
+		Help: "Seconds that the layers of an image were withheld until its verdict.", Buckets: waitBuckets})
 	m.zero()
 	return m
 }
@@ -112,10 +124,20 @@ func (m *Metrics) zero() {
 	for _, l := range outcome.AllLimits {
 		m.refusals.WithLabelValues(string(l))
 	}
+	for _, mode := range []policy.Verify{policy.VerifyEnforce, policy.VerifyWarn} {
+		for _, result := range []verdict.Result{verdict.Verified, verdict.Refused} {
+			m.verdicts.WithLabelValues(string(result), string(mode))
+		}
+	}
+	for _, f := range evidence.Formats {
+		for _, result := range evidence.Results {
+			m.evidence.WithLabelValues(string(f), string(result))
+		}
+	}
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals, m.connections, m.protocols, m.tokens}
+	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals, m.connections, m.protocols, m.tokens, m.verdicts, m.evidence, m.withheld, &m.trusts}
 }
 
 // Describe implements prometheus.Collector.

@@ -176,7 +176,7 @@ func (s *Selection) Requirements() []Requirement { return s.rule.requirements }
 // FollowsEvidence reports whether the referrers of a referrer are looked for whatever the
 // depth: who signed BuildKit's attestation manifest vouches for what it says.
 func (s *Selection) FollowsEvidence(m *artifact.Manifest) bool {
-	return s.needsAttestation() && m.IsBuildKitAttestation()
+	return s.needsAttestation() && evidence.HasStatement(m)
 }
 
 func (s *Selection) needsAttestation() bool {
