@@ -37,12 +37,16 @@ const (
 var Formats = []Format{Bundle, CosignSignature, DSSE, Notation, Statement}
 
 // Evidence is one piece of what may prove something of a subject. All of it but Subject
-// comes from the network.
+// and Repository comes from the network.
 type Evidence struct {
 	Format Format
 	// Subject is the manifest or index that the evidence must be about. Its media type, digest
 	// and size are verified.
 	Subject ocispec.Descriptor
+	// Repository is where the subject comes from, with its registry and without a tag:
+	// "registry.example.com/app"; "" where that is not known. A trust policy of the Notary
+	// Project has statements for repositories.
+	Repository string
 	// MediaType is that of Data, as the referrer's manifest says.
 	MediaType string
 	// Data is the blob, at most [MaxSize] bytes. Its digest is verified.
