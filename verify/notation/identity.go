@@ -19,13 +19,16 @@ const maxName = 4 << 10
 func identity(leaf *x509.Certificate) string {
 	parts := make([]string, len(leaf.Subject.Names))
 	for i, part := range leaf.Subject.Names {
+		if value, ok := part.Value.(string); ok && !utf8.ValidString(value) {
+			part.Value = []byte(value) // is written as hex; String would replace what it cannot read
+		}
 		parts[i] = pkix.RDNSequence{{part}}.String() // escapes as RFC 2253 says
 	}
 	slices.Sort(parts)
 	name := strings.Join(parts, ",")
 	// Only backslashes before a sign are in name so far; those that Quote adds stand before
 	// letters, so that two names never become one.
-	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) || !utf8.ValidString(name) {
+	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		name = strconv.Quote(name)
 		name = name[1 : len(name)-1]
 	}
