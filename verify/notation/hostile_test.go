@@ -114,7 +114,7 @@ func TestEnvelopeIsBounded(t *testing.T) {
 	}
 	accepted(t, v, pad(maxEnvelope))
 	denied(t, v, pad(maxEnvelope+1), errdefs.ErrInvalidArgument, "1048577 bytes, more than 1048576")
-	const header = "io.cncf.notary.timestampSignature"
+	const header = timestampHeader
 	accepted(t, v, withHeader(t, e, header, make([]byte, maxTimestamp)))
 	denied(t, v, withHeader(t, e, header, make([]byte, maxTimestamp+1)), errdefs.ErrInvalidArgument, "timestamp has 65537 bytes")
 	for _, data := range []string{"", "{}", "[]", "null", `""`, "\xd2\x80", strings.Repeat("[", maxEnvelope), strings.Repeat(`{"a":`, 1000)} {
