@@ -51,14 +51,15 @@ const (
 var Results = []Result{ResultVerified, ResultStranger, ResultInvalid, ResultUnread}
 
 // Evidence is one piece of what may prove something of a subject. All of it but Subject
-// comes from the network.
+// and Repository comes from the network.
 type Evidence struct {
 	Format Format
 	// Subject is the manifest or index that the evidence must be about. Its media type, digest
 	// and size are verified.
 	Subject ocispec.Descriptor
-	// Repository is that of the image with its registry, "registry.example.com/app"; "" where
-	// it is not known. A trust policy of the Notary Project may be for some repositories.
+	// Repository is where the subject comes from, with its registry and without a tag:
+	// "registry.example.com/app"; "" where that is not known. A trust policy of the Notary
+	// Project has statements for repositories.
 	Repository string
 	// MediaType is that of Data, as the referrer's manifest says.
 	MediaType string

@@ -26,7 +26,8 @@ type Config struct {
 	// NotationDir is notation's own directory, with trustpolicy.json and truststore.
 	NotationDir string `toml:"notation_dir"`
 	// Subjects are the distinguished names of signing certificates that NotationRoots issue,
-	// "C=US, O=Vendor, CN=Release": each part of one must be in the certificate's.
+	// "C=US, ST=WA, O=Vendor, CN=Release": each part of one must be in the certificate's.
+	// The Notary Project requires C, ST and O.
 	Subjects []string `toml:"subjects"`
 }
 
@@ -82,7 +83,7 @@ func (c Config) Check() error {
 	case len(c.Subjects) > 0 && len(c.NotationRoots) == 0:
 		return invalid("subjects without notation_roots", "notation_dir has its own in trustpolicy.json; a key has none")
 	case len(c.Subjects) == 0 && len(c.NotationRoots) > 0:
-		return invalid("notation_roots without subjects, which would trust every certificate of the roots", `write subjects = ["C=US, O=Vendor, CN=Release"]`)
+		return invalid("notation_roots without subjects, which would trust every certificate of the roots", `write subjects = ["C=US, ST=WA, O=Vendor, CN=Release"]`)
 	}
 	for _, path := range slices.Concat(c.Keys, c.TrustedRoot, c.NotationRoots, []string{c.NotationDir}) {
 		if path != "" && !filepath.IsAbs(path) || slices.Contains(slices.Concat(c.Keys, c.TrustedRoot, c.NotationRoots), "") {
