@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"maps"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -110,37 +108,48 @@ func (s *Sigstore) CosignSignature(tb testing.TB, reference string, subject dige
 // SignedPayload is a layer of a .sig with any payload.
 func (s *Sigstore) SignedPayload(tb testing.TB, payload []byte, identity, issuer string) Layer {
 	tb.Helper()
-	e := must[*ca.TestEntity](tb)(s.CA.SignAtTimeWithVersion(identity, issuer, payload, time.Now().Add(time.Minute), "v0.1"))
-	pb := s.Proto(tb, e)
-	layer := Layer{MediaType: SignatureMediaType, Data: payload, Annotations: annotationsOf(tb, pb)}
-	layer.Annotations["dev.cosignproject.cosign/signature"] = base64.StdEncoding.EncodeToString(pb.GetMessageSignature().GetSignature())
-	return layer
+	return LayerOf(tb, s.Proto(tb, must[*ca.TestEntity](tb)(s.CA.Sign(identity, issuer, payload))), payload)
 }
 
 // CosignAttestation is a layer of a .att with a statement about subject.
 func (s *Sigstore) CosignAttestation(tb testing.TB, name string, subject digest.Digest, identity, issuer, predicateType string, predicate any) Layer {
 	tb.Helper()
 	payload := Statement(tb, name, subject, predicateType, predicate)
-	pb := s.Proto(tb, must[*ca.TestEntity](tb)(s.CA.Attest(identity, issuer, payload)))
-	layer := envelopeLayer(tb, payload, pb.GetDsseEnvelope().GetSignatures()[0].GetSig())
+	return LayerOf(tb, s.Proto(tb, must[*ca.TestEntity](tb)(s.CA.Attest(identity, issuer, payload))), payload)
+}
+
+// LayerOf writes a bundle as cosign v2 does: a layer of a .sig over payload, or of a .att.
+func LayerOf(tb testing.TB, pb *protobundle.Bundle, payload []byte) Layer {
+	tb.Helper()
+	layer := Layer{MediaType: SignatureMediaType, Data: payload, Annotations: map[string]string{
+		"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(pb.GetMessageSignature().GetSignature()),
+	}}
+	if pb.GetDsseEnvelope() != nil {
+		layer = envelopeLayer(tb, pb.GetDsseEnvelope().GetPayload(), pb.GetDsseEnvelope().GetSignatures()[0].GetSig())
+	}
 	maps.Copy(layer.Annotations, annotationsOf(tb, pb))
 	return layer
 }
 
-// annotationsOf are what cosign v2 writes of a certificate and its log entry.
+// annotationsOf are what cosign v2 writes of a certificate, its log entry and its timestamp.
 func annotationsOf(tb testing.TB, pb *protobundle.Bundle) map[string]string {
 	tb.Helper()
-	entry := pb.GetVerificationMaterial().GetTlogEntries()[0]
-	return map[string]string{
-		"dev.sigstore.cosign/certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pb.GetVerificationMaterial().GetCertificate().GetRawBytes()})),
-		"dev.sigstore.cosign/bundle": string(marshal(tb, map[string]any{
+	material := pb.GetVerificationMaterial()
+	annotations := map[string]string{
+		"dev.sigstore.cosign/certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: material.GetCertificate().GetRawBytes()})),
+	}
+	for _, entry := range material.GetTlogEntries() {
+		annotations["dev.sigstore.cosign/bundle"] = string(marshal(tb, map[string]any{
 			"SignedEntryTimestamp": entry.GetInclusionPromise().GetSignedEntryTimestamp(),
 			"Payload":              rekorPayload(entry),
-		})),
-		"dev.sigstore.cosign/rfc3161timestamp": string(marshal(tb, map[string]any{
-			"SignedRFC3161Timestamp": pb.GetVerificationMaterial().GetTimestampVerificationData().GetRfc3161Timestamps()[0].GetSignedTimestamp(),
-		})),
+		}))
 	}
+	for _, timestamp := range material.GetTimestampVerificationData().GetRfc3161Timestamps() {
+		annotations["dev.sigstore.cosign/rfc3161timestamp"] = string(marshal(tb, map[string]any{
+			"SignedRFC3161Timestamp": timestamp.GetSignedTimestamp(),
+		}))
+	}
+	return annotations
 }
 
 // Proto is an entity of the virtual Sigstore as a bundle v0.3.
@@ -182,26 +191,35 @@ func (s *Sigstore) logEntry(tb testing.TB, entry *protorekor.TransparencyLogEntr
 	if entry.GetKindVersion() != nil { // Rekor v2
 		return entry
 	}
+	return s.Log(tb, entry.GetCanonicalizedBody(), entry.GetLogIndex(), entry.GetIntegratedTime())
+}
+
+// Log is the entry of any body in the instance's log of Rekor v1, with promise and proof.
+func (s *Sigstore) Log(tb testing.TB, body []byte, index, integratedTime int64) *protorekor.TransparencyLogEntry {
+	tb.Helper()
 	var kind struct{ Kind, APIVersion string }
-	check(tb, json.Unmarshal(entry.GetCanonicalizedBody(), &kind))
-	proof := must[*models.InclusionProof](tb)(s.CA.GetInclusionProof(entry.GetCanonicalizedBody()))
-	return &protorekor.TransparencyLogEntry{
-		LogIndex:          entry.GetLogIndex(),
-		LogId:             entry.GetLogId(),
+	check(tb, json.Unmarshal(body, &kind))
+	proof := must[*models.InclusionProof](tb)(s.CA.GetInclusionProof(body))
+	entry := &protorekor.TransparencyLogEntry{
+		LogIndex:          index,
+		LogId:             &protocommon.LogId{KeyId: must[[]byte](tb)(hex.DecodeString(must[string](tb)(s.CA.RekorLogID())))},
 		KindVersion:       &protorekor.KindVersion{Kind: kind.Kind, Version: kind.APIVersion},
-		IntegratedTime:    entry.GetIntegratedTime(),
-		CanonicalizedBody: entry.GetCanonicalizedBody(),
-		InclusionPromise: &protorekor.InclusionPromise{
-			SignedEntryTimestamp: must[[]byte](tb)(s.CA.RekorSignPayload(rekorPayload(entry))),
-		},
+		IntegratedTime:    integratedTime,
+		CanonicalizedBody: body,
 		InclusionProof: &protorekor.InclusionProof{
 			LogIndex:   *proof.LogIndex,
 			RootHash:   must[[]byte](tb)(hex.DecodeString(*proof.RootHash)),
 			TreeSize:   *proof.TreeSize,
-			Hashes:     hashes(tb, proof.Hashes),
 			Checkpoint: &protorekor.Checkpoint{Envelope: *proof.Checkpoint},
 		},
 	}
+	for _, hash := range proof.Hashes {
+		entry.InclusionProof.Hashes = append(entry.InclusionProof.Hashes, must[[]byte](tb)(hex.DecodeString(hash)))
+	}
+	entry.InclusionPromise = &protorekor.InclusionPromise{
+		SignedEntryTimestamp: must[[]byte](tb)(s.CA.RekorSignPayload(rekorPayload(entry))),
+	}
+	return entry
 }
 
 func rekorPayload(entry *protorekor.TransparencyLogEntry) tlog.RekorPayload {
@@ -211,17 +229,6 @@ func rekorPayload(entry *protorekor.TransparencyLogEntry) tlog.RekorPayload {
 		LogIndex:       entry.GetLogIndex(),
 		LogID:          hex.EncodeToString(entry.GetLogId().GetKeyId()),
 	}
-}
-
-func hashes(tb testing.TB, encoded []string) [][]byte {
-	tb.Helper()
-	return slices.Collect(func(yield func([]byte) bool) {
-		for _, h := range encoded {
-			if !yield(must[[]byte](tb)(hex.DecodeString(h))) {
-				return
-			}
-		}
-	})
 }
 
 func hexBytes(d digest.Digest) ([]byte, error) { return hex.DecodeString(d.Encoded()) }
