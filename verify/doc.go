@@ -7,3 +7,8 @@
 // It is a module of its own, so that who needs none of it does not build its dependencies.
 // Nothing in it opens a file or asks a network: a trust's files are read by package trust.
 package verify
+
+import (
+	_ "github.com/transfer-referrers/transfer-referrers/verify/notation"
+	_ "github.com/transfer-referrers/transfer-referrers/verify/sigstore"
+)
