@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,7 +27,7 @@ const strict = `write "signatureVerification": {"level": "strict"}`
 func loadDir(files []trust.File) (*verifier, error) {
 	byPath := make(map[string]trust.File, len(files))
 	for _, file := range files {
-		byPath[path.Clean(strings.ReplaceAll(file.Path, `\`, "/"))] = file
+		byPath[path.Clean(filepath.ToSlash(file.Path))] = file
 	}
 	file, err := policyFile(byPath)
 	if err != nil {

@@ -97,7 +97,7 @@ func TestForgedCertificateInTheBagIsRefused(t *testing.T) {
 			"no root":                        withBag(t, good, s.Leaf),
 			"no certificate":                 withBag(t, good),
 		} {
-			t.Run(name, func(t *testing.T) { denied(t, v, e, errdefs.ErrInvalidArgument, "") })
+			t.Run(name, func(t *testing.T) { denied(t, v, e, errdefs.ErrInvalidArgument, "notation refuses") })
 		}
 	})
 }
@@ -117,9 +117,16 @@ func TestEnvelopeIsBounded(t *testing.T) {
 	const header = timestampHeader
 	accepted(t, v, withHeader(t, e, header, make([]byte, maxTimestamp)))
 	denied(t, v, withHeader(t, e, header, make([]byte, maxTimestamp+1)), errdefs.ErrInvalidArgument, "timestamp has 65537 bytes")
+	deep := func(n int) evidence.Evidence {
+		padded := e
+		padded.Data = append([]byte(`{"a":`+strings.Repeat("[", n)+strings.Repeat("]", n)+","), e.Data[1:]...)
+		return padded
+	}
+	accepted(t, v, deep(maxDepth-1))
+	denied(t, v, deep(maxDepth), errdefs.ErrInvalidArgument, "deeper than 32")
 	for _, data := range []string{"", "{}", "[]", "null", `""`, "\xd2\x80", strings.Repeat("[", maxEnvelope), strings.Repeat(`{"a":`, 1000)} {
 		for _, mediaType := range formats {
-			denied(t, v, about(mediaType, []byte(data)), errdefs.ErrInvalidArgument, "")
+			denied(t, v, about(mediaType, []byte(data)), errdefs.ErrInvalidArgument, "envelope")
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -301,4 +302,19 @@ func TestRootsAreNoSigningAuthorities(t *testing.T) {
 		accepted(t, roots(t, s), scheme(signature.SigningSchemeX509))
 		denied(t, roots(t, s), scheme(signature.SigningSchemeX509SigningAuthority), errdefs.ErrPermissionDenied, "no trusted certificates")
 	})
+}
+
+func TestVerifierIsUsedByManyAtOnce(t *testing.T) {
+	s := newSigner(t)
+	v := loadedDir(t, policyJSON(strictPolicy()), stored("ca", "vendor", s.RootPEM()))
+	var group sync.WaitGroup
+	for i := range 16 {
+		e := sign(t, s, formats[i%2])
+		group.Go(func() {
+			if _, err := v.Verify(t.Context(), e); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 }
