@@ -105,6 +105,8 @@ func (t *Transferrer) Transfer(ctx context.Context, src, dst any, opts ...transf
 		switch d := dst.(type) {
 		case *archive.Stream:
 			return t.export(ctx, s, d, opts...)
+		case *explain.VerifyDestination:
+			return t.verify(ctx, s, d)
 		case transfer.ImagePusher:
 			return t.push(ctx, s, d, opts...)
 		}

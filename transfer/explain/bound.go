@@ -13,12 +13,19 @@ import (
 // (package gather).
 const maxAnswer = 8 << 20
 
-// bounded returns the JSON of the explanation, or an errdefs.ErrResourceExhausted where it
-// is over the limit.
-func bounded(e *Explanation, limit int) ([]byte, error) {
-	data, err := encode(e)
+// bounded returns the JSON of an answer, or an errdefs.ErrResourceExhausted where it is over
+// the limit.
+func bounded(answer any, limit int) ([]byte, error) {
+	data, err := encode(answer)
 	if err == nil && len(data) > limit {
-		return nil, fmt.Errorf("the explanation of image %s has %d MiB, over the limit of %d MiB; ask for one platform of the image: %w", e.Image, len(data)>>20, limit>>20, errdefs.ErrResourceExhausted)
+		about := ""
+		switch a := answer.(type) {
+		case *Explanation:
+			about = a.Image
+		case *Verification:
+			about = a.Image
+		}
+		return nil, fmt.Errorf("the answer about image %s has %d MiB, over the limit of %d MiB; ask for one platform of the image: %w", about, len(data)>>20, limit>>20, errdefs.ErrResourceExhausted)
 	}
 	return data, err
 }

@@ -42,7 +42,7 @@ func huge(subjects, left, doubt int) *Explanation {
 // One that is too large is an error that says so, and no message that containerd refuses.
 func TestExplanationThatIsTooLarge(t *testing.T) {
 	l := &line{make(chan typeurl.Any, 1)}
-	daemon := answer{stream: l}
+	daemon := answer[Explanation]{stream: l}
 	if err := daemon.Send(huge(1, 5000, 100)); !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "example.com/app:v1") {
 		t.Errorf("%v, want an errdefs.ErrResourceExhausted that names the image", err)
 	}

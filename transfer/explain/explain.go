@@ -26,15 +26,18 @@ func init() {
 
 // Destination is where a source is transferred to have it explained.
 type Destination struct {
-	answer
+	answer[Explanation]
 	platforms []ocispec.Platform
 }
 
 // New returns a destination for containerd's client. Without platforms the
 // daemon's own is meant.
 func New(wanted ...ocispec.Platform) *Destination {
-	return &Destination{answer: newAnswer(), platforms: wanted}
+	return &Destination{answer: newAnswer[Explanation](), platforms: wanted}
 }
+
+// Explanation returns the daemon's answer, after the transfer has succeeded.
+func (d *Destination) Explanation(ctx context.Context) (*Explanation, error) { return d.receive(ctx) }
 
 // Platforms returns the platforms that the pull would be for.
 func (d *Destination) Platforms() []ocispec.Platform { return d.platforms }

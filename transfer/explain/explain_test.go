@@ -38,12 +38,12 @@ func (l *line) Recv() (typeurl.Any, error) {
 func TestMessages(t *testing.T) {
 	ctx := t.Context()
 	arm := platforms.MustParse("linux/arm64/v8")
-	answered := func(client, daemon *answer) {
+	answered := func(client, daemon *answer[Explanation]) {
 		t.Helper()
 		if err := daemon.Send(&Explanation{Image: "example.com/app:v1", Refused: "no"}); err != nil {
 			t.Fatal(err)
 		}
-		e, err := client.Explanation(ctx)
+		e, err := client.receive(ctx)
 		if err != nil || e.Image != "example.com/app:v1" || e.Refused != "no" {
 			t.Errorf("the client received %+v, %v", e, err)
 		}

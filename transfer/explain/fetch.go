@@ -23,7 +23,7 @@ func init() {
 // taken; where Refused is set the rule is not satisfied, and what came is kept all
 // the same.
 type FetchDestination struct {
-	answer
+	answer[Explanation]
 	platforms    []ocispec.Platform
 	allPlatforms bool
 }
@@ -46,11 +46,16 @@ func WithAllPlatforms() FetchOpt {
 // about in any case, and unless an option says otherwise the manifest for the
 // daemon's own platform.
 func NewFetch(opts ...FetchOpt) *FetchDestination {
-	d := &FetchDestination{answer: newAnswer()}
+	d := &FetchDestination{answer: newAnswer[Explanation]()}
 	for _, opt := range opts {
 		opt(d)
 	}
 	return d
+}
+
+// Explanation returns the daemon's answer, after the transfer has succeeded.
+func (d *FetchDestination) Explanation(ctx context.Context) (*Explanation, error) {
+	return d.receive(ctx)
 }
 
 // Platforms returns the platforms that the client named.

@@ -76,13 +76,13 @@ func subjectsOf(ctx context.Context, store Store, root ocispec.Descriptor) ([]oc
 		if _, err := store.Info(ctx, desc.Digest); errdefs.IsNotFound(err) && len(out) > 1 {
 			return nil, nil // of a platform that was not pulled
 		}
-		return manifestsOf(ctx, store, desc)
+		return ImageManifests(ctx, store, desc)
 	})
 	return out, err
 }
 
-// manifestsOf returns what a stored index names.
-func manifestsOf(ctx context.Context, store Store, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+// ImageManifests returns what a stored index of an image names.
+func ImageManifests(ctx context.Context, store Store, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	data, err := ReadManifest(ctx, store, desc)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -63,6 +64,10 @@ func lookBelow(dir string) ([]seen, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
+		relative, err := filepath.Rel(dir, path)
+		if err != nil || !isTrust(filepath.ToSlash(relative)) {
+			return err // private keys and plugins of notation lie beside
+		}
 		info, err := os.Stat(path) // through links
 		if err != nil || info.IsDir() {
 			return err
@@ -73,11 +78,16 @@ func lookBelow(dir string) ([]seen, error) {
 		if len(out) == maxFiles {
 			return fmt.Errorf("%s holds more than %d files: leave what is no trust policy and no trust store elsewhere: %w", dir, maxFiles, errdefs.ErrInvalidArgument)
 		}
-		relative, err := filepath.Rel(dir, path)
 		out = append(out, seen{filepath.ToSlash(relative), info})
-		return err
+		return nil
 	})
 	return out, err
+}
+
+// isTrust reports whether a file of notation's directory is a trust policy or of the trust
+// store.
+func isTrust(path string) bool {
+	return path == "trustpolicy.json" || path == "trustpolicy.oci.json" || strings.HasPrefix(path, "truststore/x509/")
 }
 
 // checkFile refuses what could block, or cannot be meant.

@@ -192,6 +192,118 @@ func (x *Explanation) GetJson() []byte {
 	return nil
 }
 
+// VerifyDestination is the destination of a transfer that takes nothing: the daemon says
+// whether an image of its store is verified, from the store alone. The source is the
+// image's name (containerd.types.transfer.ImageStore).
+type VerifyDestination struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stream is where the daemon sends one Verification.
+	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// platforms are those whose manifests are judged. None means the daemon's own.
+	Platforms []string `protobuf:"bytes,2,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	// all_platforms judges every manifest of the image that is stored.
+	AllPlatforms  bool `protobuf:"varint,3,opt,name=all_platforms,json=allPlatforms,proto3" json:"all_platforms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyDestination) Reset() {
+	*x = VerifyDestination{}
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyDestination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyDestination) ProtoMessage() {}
+
+func (x *VerifyDestination) ProtoReflect() protoreflect.Message {
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyDestination.ProtoReflect.Descriptor instead.
+func (*VerifyDestination) Descriptor() ([]byte, []int) {
+	return file_transferreferrers_v1_explain_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *VerifyDestination) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *VerifyDestination) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *VerifyDestination) GetAllPlatforms() bool {
+	if x != nil {
+		return x.AllPlatforms
+	}
+	return false
+}
+
+// Verification is the daemon's answer.
+type Verification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// json is the verdict as `ctr referrers verify --format json` prints it.
+	Json          []byte `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verification) Reset() {
+	*x = Verification{}
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification) ProtoMessage() {}
+
+func (x *Verification) ProtoReflect() protoreflect.Message {
+	mi := &file_transferreferrers_v1_explain_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification.ProtoReflect.Descriptor instead.
+func (*Verification) Descriptor() ([]byte, []int) {
+	return file_transferreferrers_v1_explain_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Verification) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 var File_transferreferrers_v1_explain_proto protoreflect.FileDescriptor
 
 const file_transferreferrers_v1_explain_proto_rawDesc = "" +
@@ -205,6 +317,12 @@ const file_transferreferrers_v1_explain_proto_rawDesc = "" +
 	"\tplatforms\x18\x02 \x03(\tR\tplatforms\x12#\n" +
 	"\rall_platforms\x18\x03 \x01(\bR\fallPlatforms\"!\n" +
 	"\vExplanation\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"n\n" +
+	"\x11VerifyDestination\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1c\n" +
+	"\tplatforms\x18\x02 \x03(\tR\tplatforms\x12#\n" +
+	"\rall_platforms\x18\x03 \x01(\bR\fallPlatforms\"\"\n" +
+	"\fVerification\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\fR\x04jsonBNZLgithub.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1;v1b\x06proto3"
 
 var (
@@ -219,11 +337,13 @@ func file_transferreferrers_v1_explain_proto_rawDescGZIP() []byte {
 	return file_transferreferrers_v1_explain_proto_rawDescData
 }
 
-var file_transferreferrers_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_transferreferrers_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_transferreferrers_v1_explain_proto_goTypes = []any{
 	(*ExplainDestination)(nil), // 0: transferreferrers.v1.ExplainDestination
 	(*FetchDestination)(nil),   // 1: transferreferrers.v1.FetchDestination
 	(*Explanation)(nil),        // 2: transferreferrers.v1.Explanation
+	(*VerifyDestination)(nil),  // 3: transferreferrers.v1.VerifyDestination
+	(*Verification)(nil),       // 4: transferreferrers.v1.Verification
 }
 var file_transferreferrers_v1_explain_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -244,7 +364,7 @@ func file_transferreferrers_v1_explain_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transferreferrers_v1_explain_proto_rawDesc), len(file_transferreferrers_v1_explain_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

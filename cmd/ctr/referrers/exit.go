@@ -20,10 +20,10 @@ const exitCodes = `Exit codes:
   0  done
   1  an error
   2  the command line is wrong
-  3  nothing was found
+  3  nothing was found; of verify: no rule verifies the image
   4  the answer is incomplete: a registry failed, a limit was reached, or none was asked
   5  several match, and one has to be chosen
-  6  something that the daemon's rule requires is missing, or on_error = "fail" and a subject is unknown`
+  6  something that the daemon's rule requires is missing, its evidence does not hold, or on_error = "fail" and a subject is unknown`
 
 // codedError is an error with an exit code. It is no cli.ExitCoder: the cli would
 // print it itself, not as ctr does.

@@ -71,6 +71,10 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 	if e.Unasked > 0 {
 		out.line("", fmt.Sprintf("%d manifests of the image were not asked about, over the limit of subjects a pull", e.Unasked))
 	}
+	if e.Verdict != nil {
+		printVerdict(out, e.Verdict)
+		out.line("", "")
+	}
 	out.line("", verdict)
 	return out.err
 }

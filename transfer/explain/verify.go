@@ -1,0 +1,78 @@
+package explain
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/streaming"
+	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
+)
+
+func init() {
+	tplugins.Register(&api.VerifyDestination{}, &VerifyDestination{})
+}
+
+// Verification is whether an image of the store is verified, and why. Its JSON is what
+// `ctr referrers verify --format json` prints.
+type Verification struct {
+	Image  string        `json:"image"`
+	Digest digest.Digest `json:"digest"`
+	*verdict.Verdict
+}
+
+// VerifyDestination is where an image of the store is transferred to have it judged, by what
+// is stored and the rules and trusts of now. Nothing is changed, and no registry asked.
+type VerifyDestination struct {
+	answer[Verification]
+	platforms    []ocispec.Platform
+	allPlatforms bool
+}
+
+// NewVerify returns a destination for containerd's client. Without platforms the daemon's own
+// is meant; all judges every manifest that is stored.
+func NewVerify(all bool, wanted ...ocispec.Platform) *VerifyDestination {
+	return &VerifyDestination{answer: newAnswer[Verification](), platforms: wanted, allPlatforms: all}
+}
+
+// Verification returns the daemon's answer, after the transfer has succeeded.
+func (d *VerifyDestination) Verification(ctx context.Context) (*Verification, error) {
+	return d.receive(ctx)
+}
+
+// Platforms returns the platforms that the client named.
+func (d *VerifyDestination) Platforms() []ocispec.Platform { return d.platforms }
+
+// AllPlatforms reports whether every manifest that is stored is judged.
+func (d *VerifyDestination) AllPlatforms() bool { return d.allPlatforms }
+
+// MarshalAny writes the message, and waits for the answer beside it.
+func (d *VerifyDestination) MarshalAny(ctx context.Context, sc streaming.StreamCreator) (typeurl.Any, error) {
+	id, err := d.listen(ctx, sc)
+	if err != nil {
+		return nil, err
+	}
+	return typeurl.MarshalAny(&api.VerifyDestination{Stream: id, Platforms: formatAll(d.platforms), AllPlatforms: d.allPlatforms})
+}
+
+// UnmarshalAny reads the message. The context is that of the transfer.
+func (d *VerifyDestination) UnmarshalAny(ctx context.Context, sg streaming.StreamGetter, any typeurl.Any) error {
+	var message api.VerifyDestination
+	if err := typeurl.UnmarshalTo(any, &message); err != nil {
+		return err
+	}
+	var err error
+	if d.platforms, err = parseAll(message.Platforms); err != nil {
+		return err
+	}
+	if d.allPlatforms = message.AllPlatforms; d.allPlatforms && len(d.platforms) > 0 {
+		return fmt.Errorf("a verification for all platforms that names some: %w", errdefs.ErrInvalidArgument)
+	}
+	return d.connect(ctx, sg, message.Stream)
+}
