@@ -19,7 +19,7 @@ TESTBIN := $(CURDIR)/bin/test
 CONTAINERD ?=
 # Tests to run, as for `go test -run`.
 RUN     ?= .
-MODULES := . cmd cmd/lts integration integration/fixture/generate
+MODULES := . verify cmd cmd/lts integration integration/fixture/generate
 
 # The programs of one containerd; bin/test/v2.3 for the LTS.
 DAEMONS := $(TESTBIN)$(if $(CONTAINERD),/$(CONTAINERD))
@@ -82,6 +82,7 @@ test: test-unit test-integration ## unit and integration tests (integration need
 
 test-unit: ## tests that need nothing but Go
 	$(GO) test $(RACE) ./...
+	cd verify && $(GO) test $(RACE) ./...
 	cd cmd && $(GO) test $(RACE) ./...
 
 test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a real daemon and real registries (needs root)
@@ -112,14 +113,15 @@ waterfall: build ## draw the requests of one pull, into docs/waterfall.svg (need
 
 bench-go: ## Go's benchmarks of policy, listings and gathering, with allocations
 	TMPDIR=$(BENCHDIR) $(GO) test -run '^$$' -bench . -benchmem ./transfer/...
+	cd verify && TMPDIR=$(BENCHDIR) $(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## run every fuzz target for FUZZTIME, one after the other
-	@set -e; for pkg in $$($(GO) list ./transfer/...); do \
+	@set -e; for dir in . verify; do cd $(CURDIR)/$$dir; for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "fuzz $$pkg $$target for $(FUZZTIME)"; \
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
 		done; \
-	done
+	done; done
 
 lint: $(TOOLS)/golangci-lint ## golangci-lint over all modules, and gofmt
 	@set -e; for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done

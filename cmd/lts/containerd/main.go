@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
 
 	_ "github.com/transfer-referrers/transfer-referrers"
+	_ "github.com/transfer-referrers/transfer-referrers/verify"
 )
 
 func main() {
