@@ -45,11 +45,11 @@ func (q *query) openCase(ctx context.Context, root ocispec.Descriptor, repositor
 	if q.selection.Verify() == "" {
 		return
 	}
-	read := judge.FromStore(q.t.config.Store)
+	read, readManifest := judge.FromStore(q.t.config.Store), judge.ManifestFromStore(q.t.config.Store)
 	if config.Dry {
-		read = fromRegistry(config.Repository, read)
+		read, readManifest = blobFromRegistry(config.Repository, read), manifestFromRegistry(config.Repository, readManifest)
 	}
-	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read})
+	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read, ReadManifest: readManifest})
 	config.Examiner = q.verification
 	q.addToCase(root, "")
 }
@@ -65,8 +65,19 @@ func (q *query) addToCase(desc ocispec.Descriptor, platform string, parents ...d
 	}
 }
 
-// fromRegistry returns what reads evidence that is not stored, as where nothing is.
-func fromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
+// manifestFromRegistry returns what reads manifests of referrers that are not stored, as where
+// nothing is.
+func manifestFromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+		if data, err := read(ctx, desc); err == nil {
+			return data, nil
+		}
+		return repository.Manifest(ctx, desc)
+	}
+}
+
+// blobFromRegistry returns what reads evidence that is not stored.
+func blobFromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 		if data, err := read(ctx, desc); err == nil {
 			return data, nil

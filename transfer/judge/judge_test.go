@@ -146,7 +146,7 @@ func (b *bench) open(rule policy.Rule) *judge.Case {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return b.judge.Open(b.ctx, judge.Config{Image: "registry.example.com/app:v1", Repository: "registry.example.com/app", Selection: s, Read: judge.FromStore(b.store)})
+	return b.judge.Open(b.ctx, judge.Config{Image: "registry.example.com/app:v1", Repository: "registry.example.com/app", Selection: s, Read: judge.FromStore(b.store), ReadManifest: judge.ManifestFromStore(b.store)})
 }
 
 var signed = policy.Rule{Signed: []policy.Signed{{By: []string{"release"}}}}
