@@ -260,8 +260,8 @@ var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
 
 func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
 	asking := ctx
-	if !s.p.expected().Empty() {
-		asking = registry.WithReferrersAhead(ctx)
+	if expected := s.p.expected(); !expected.Empty() {
+		asking = registry.WithReferrersAhead(ctx, expected.Verify() == policy.VerifyEnforce && s.p.prefetch == nil)
 	}
 	name, desc, err := s.ImageFetcher.Resolve(asking)
 	if err != nil {
