@@ -233,6 +233,7 @@ func (p *pull) refused() error {
 // were fetched, and tells the operator.
 func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.ending = metrics.Refused
+	p.t.config.Metrics.Verdict(verdict.Refused, policy.VerifyEnforce)
 	if p.gather == nil {
 		p.logRefusal(ctx, refused)
 		return
@@ -240,9 +241,6 @@ func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.gather.Stop(errRefused)
 	out := p.gather.Wait(ctx)
 	p.report(ctx, out, 0, refused)
-	if v := p.verification; v != nil {
-		p.t.config.Metrics.Verdict(verdict.Refused, p.selection.Verify())
-	}
 	if err := p.gather.MarkMissing(ctx, out); err != nil {
 		log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
 	}
