@@ -138,7 +138,7 @@ func TestRootThatCannotVouchIsRefused(t *testing.T) {
 		loaded(t, config, s.RootOf(t, parts))
 	}
 	rejectLoad(t, rootConfig(), "trusted_root without identities", s.Root)
-	rejectLoad(t, rootConfig(trust.Identity{Issuer: tokens, SubjectRegexp: "("}), "subject_regexp")
+	rejectLoad(t, rootConfig(trust.Identity{Issuer: tokens, SubjectRegexp: "("}), "subject_regexp", s.Root)
 }
 
 func TestRootsOfDifferentKindsAreRefused(t *testing.T) {
