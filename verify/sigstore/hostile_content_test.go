@@ -84,6 +84,7 @@ func TestSignedStatementThatCannotBeReadIsRefused(t *testing.T) {
 		"in the predicate":   {replaced(good, `"builder":"b"`, `"builder":"b","builder":"c"`), "duplicate object member name"},
 		"in another case":    {replaced(good, `"predicate":`, `"PredicateType":"x","predicate":`), "is not spelt"},
 		"digest twice":       {replaced(good, `"sha256":`, fmt.Sprintf(`"sha256":%q,"sha256":`, sibling.Encoded())), "duplicate object member name"},
+		"another algorithm":  {replaced(good, `"sha256":`, `"sha3-256":`), "none of the statement's 1 subjects"},
 		"another type":       {replaced(good, "in-toto.io/Statement", "example.com/Statement"), "the statement is of type"},
 		"no predicate type":  {replaced(good, provenance, ""), "no predicateType"},
 		"no subject":         {replaced(good, `"subject":[{`, `"subject":[],"x":[{`), "none of the statement's 0 subjects"},

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 	"github.com/transfer-referrers/transfer-referrers/verify/sigstore/sigstoretest"
 )
 
@@ -337,6 +339,33 @@ func TestEachCombinationOfOptionsRefuses(t *testing.T) {
 			}
 		})
 	}
+	// The options refuse the other material by themselves, without the check before them.
+	t.Run("material", func(t *testing.T) {
+		of := func(e evidence.Evidence, m material) *signed {
+			read, err := readBundle(e, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return read
+		}
+		byCertificate, byKey := of(bundleOf(good), byCertificate), of(bundleOf(k.Signature(t, subject)), byKey)
+		for _, row := range []struct {
+			v   trust.Verifier
+			of  *signed
+			why string
+		}{
+			{trustKeys(t, k.PEM), byKey, ""},
+			{trustKeys(t, k.PEM), byCertificate, "expected key signature, not certificate"},
+			{trustCI(t, s.Root), byCertificate, ""},
+			{trustCI(t, s.Root), byKey, noLog},
+			{trustCI(t, s.RootOf(t, sigstoretest.Parts{WithoutLog: true})), byKey, noTime},
+		} {
+			_, err := row.v.(*verifier).signer.authenticate(t.Context(), row.of)
+			if (err == nil) != (row.why == "") || err != nil && !strings.Contains(err.Error(), row.why) {
+				t.Errorf("%q: %v", row.why, err)
+			}
+		}
+	})
 	t.Run("key", func(t *testing.T) {
 		accept(t, trustKeys(t, k.PEM), bundleOf(k.Signature(t, subject)))
 		reject(t, trustKeys(t, k.PEM), bundleOf(sigstoretest.NewKey(t).Signature(t, subject)), "none of the trust's 1 keys")
