@@ -201,6 +201,22 @@ func TestBundleOfThePublicInstanceVerifies(t *testing.T) {
 	reject(t, of(other), e, "only able to verify 0 SCT entries")
 }
 
+// cosign v2 can log attestations as intoto, and before v2.2 did so in a version that holds no
+// signature.
+func TestLogEntryOfTheKindIntoto(t *testing.T) {
+	s := sigstoretest.New(t)
+	v := trustCI(t, s.Root)
+	layer := s.CosignAttestation(t, repository, subject, ci, tokens, provenance, predicate)
+	logged := func(version string) evidence.Evidence {
+		body := sigstoretest.IntotoBody(t, version, layer.Data, []byte(layer.Annotations[certificateAnnotation]))
+		return annotated(layerOf(layer), bundleAnnotation, s.LogAnnotation(t, body))
+	}
+	if got := accept(t, v, logged("0.0.2")); got.Kind != evidence.Attestation || got.PredicateType != provenance {
+		t.Errorf("%+v", got)
+	}
+	reject(t, v, logged("0.0.1"), "kind intoto 0.0.1, which holds no signature")
+}
+
 func TestRegistrationGivesALoader(t *testing.T) {
 	for _, r := range registry.Graph(func(*plugin.Registration) bool { return false }) {
 		if r.Type == trust.VerifierPlugin && r.ID == "sigstore" {

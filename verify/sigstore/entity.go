@@ -84,6 +84,11 @@ func checkCounts(pb *protobundle.Bundle) error {
 			return tooMany(part.what, part.n, part.most)
 		}
 	}
+	for _, ts := range m.GetTimestampVerificationData().GetRfc3161Timestamps() {
+		if n := len(ts.GetSignedTimestamp()); n > maxTimestamp {
+			return tooMany("bytes of a timestamp", n, maxTimestamp)
+		}
+	}
 	return nil
 }
 

@@ -349,6 +349,15 @@ func TestMassesAreRefusedWithTheNumber(t *testing.T) {
 	accept(t, byIdentity, timestamps(maxEntries))
 	reject(t, byIdentity, timestamps(maxEntries+1), "timestamps: 9, more than 8")
 
+	long := func(n int) evidence.Evidence {
+		return edited(t, good, func(pb *protobundle.Bundle) {
+			data := pb.VerificationMaterial.TimestampVerificationData
+			data.Rfc3161Timestamps = append(data.Rfc3161Timestamps, &protocommon.RFC3161SignedTimestamp{SignedTimestamp: bytes.Repeat([]byte{0x30, 0x80}, n/2)})
+		})
+	}
+	accept(t, byIdentity, long(maxTimestamp)) // beside one that is valid
+	reject(t, byIdentity, long(maxTimestamp+2), "bytes of a timestamp: 16386, more than 16384")
+
 	chain := func(n int) evidence.Evidence {
 		return edited(t, good, func(pb *protobundle.Bundle) {
 			pb.MediaType = "application/vnd.dev.sigstore.bundle+json;version=0.2"
@@ -409,7 +418,19 @@ func TestMassesWithinAStatementAreRefusedWithTheNumber(t *testing.T) {
 		return replaced(good, `"builder"`, names.String()+`"builder"`)
 	}
 	both(wide(maxMembers), "")
-	both(wide(maxMembers+1), "an object of more than 65536 members")
+	nested := func(levels, each int) []byte {
+		var before strings.Builder
+		for range levels {
+			for i := range each - 1 {
+				fmt.Fprintf(&before, `"%d":0,`, i)
+			}
+			before.WriteString(`"in":{`)
+		}
+		return replaced(good, `"builder":"b"`, before.String()+`"builder":"b"`+strings.Repeat("}", levels))
+	}
+	both(nested(8, maxMembers/8-1), "")
+	both(nested(8, maxMembers/8+1), "objects of more than 65536 members")
+	both(wide(maxMembers+1), "objects of more than 65536 members")
 	both(replaced(good, repository, strings.Repeat("a", maxText)), "")
 	both(replaced(good, repository, strings.Repeat("a", maxText+1)), "2049 bytes, more than 2048")
 }
