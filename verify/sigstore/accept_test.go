@@ -23,6 +23,8 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/opencontainers/go-digest"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 	"github.com/sigstore/sigstore-go/pkg/testing/data"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
@@ -140,6 +142,23 @@ func TestEachAlgorithmVerifies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A log of Rekor v1 takes no envelope that is signed with SHA-384, one of v2 does.
+func TestCertificateOfAnotherCurveVerifies(t *testing.T) {
+	instance, err := ca.NewVirtualSigstoreWithSigningAlg(protocommon.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sigstoretest.Sigstore{CA: instance}
+	v := trustCI(t, s.RootOf(t, sigstoretest.Parts{}))
+	entity, err := instance.AttestHashedRekordV2(ci, tokens, sigstoretest.Statement(t, repository, subject, provenance, predicate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := marshalled(t, s.Proto(t, entity))
+	accept(t, v, bundleOf(good))
+	reject(t, v, edited(t, good, func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().Signatures[0].Sig[9] ^= 1 }), "does not vouch")
 }
 
 func TestOtherFormatsAreNotOurs(t *testing.T) {

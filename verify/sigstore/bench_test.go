@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 	"github.com/transfer-referrers/transfer-referrers/verify/sigstore/sigstoretest"
@@ -25,6 +27,16 @@ func BenchmarkVerify(b *testing.B) {
 	for _, f := range identityForms(b, s, manifest, ci, tokens) {
 		run("keyless/"+f.name, trustCI(b, s.Root), f.e)
 	}
+	// Those above have a promise, a proof and a timestamp; evidence of one time costs less.
+	promised := func(pb *protobundle.Bundle) { pb.VerificationMaterial.TimestampVerificationData = nil }
+	run("keyless/bundle-promise", trustCI(b, s.Root), edited(b, s.Signature(b, subject, ci, tokens), promised))
+	layer := layerOf(s.CosignSignature(b, repository, subject, ci, tokens))
+	run("keyless/cosign-promise", trustCI(b, s.Root), annotated(layer, timestampAnnotation, ""))
+	v2, err := s.CA.AttestHashedRekordV2(ci, tokens, sigstoretest.Statement(b, repository, subject, provenance, predicate))
+	if err != nil {
+		b.Fatal(err)
+	}
+	run("keyless/bundle-rekor-v2", trustCI(b, s.Root), bundleOf(marshalled(b, s.Proto(b, v2))))
 	// The largest attestation that evidence may be.
 	text := strings.Repeat("a", evidence.MaxSize/4*3-6000)
 	run("8MiB/key-bundle", trustKeys(b, k.PEM), largest(b, bundleOf(k.Attestation(b, repository, subject, provenance, text))))
