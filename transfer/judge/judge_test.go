@@ -207,7 +207,7 @@ func TestEvidenceThatDoesNotCount(t *testing.T) {
 		"of another format": {func() (ocispec.Descriptor, *artifact.Manifest) {
 			return b.referrer(image, "application/jose+json", signature("ours", image.Digest))
 		}, evidence.ResultStranger, "no trust that the rule names (release) is for evidence of the format notation"},
-		"too large":          {func() (ocispec.Descriptor, *artifact.Manifest) { return image, large }, evidence.ResultUnread, "evidence over 8388608 bytes is not read"},
+		"too large":          {func() (ocispec.Descriptor, *artifact.Manifest) { return image, large }, evidence.ResultUnread, "evidence over 6291456 bytes is not read"},
 		"not there":          {func() (ocispec.Descriptor, *artifact.Manifest) { return image, missing }, evidence.ResultUnread, "it cannot be read: "},
 		"said to be an SBOM": {func() (ocispec.Descriptor, *artifact.Manifest) { return annotated, attests }, evidence.ResultUnread, "https://spdx.dev/Document"},
 		"a statement that is no": {func() (ocispec.Descriptor, *artifact.Manifest) {
