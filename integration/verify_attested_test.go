@@ -172,13 +172,14 @@ func pushBuiltBy(t *testing.T, reg *registry.Registry, tag, builder string, abou
 	return built{ruled{index, reg, reg.Host + "/app:" + tag, image.content[1:]}, image.Descriptor, attestation}
 }
 
+func manifestItself(manifest digest.Digest) digest.Digest { return manifest }
+
 // BuildKit's statements count where who signed their manifest is whom the entry names: as a
 // referrer of it, or under cosign's tag.
 func TestBuildKitStatementsCountWhereSigned(t *testing.T) {
 	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	trusts := trustedKeys(t, "ci", key.PEM)
 	entry := attestedBy(`predicate_type = "`+slsa1+`"`, `by = ["ci"]`, `where = [{ path = "/runDetails/builder/id", equals = "https://builder.example.com/v1" }]`)
-	itself := func(manifest digest.Digest) digest.Digest { return manifest }
 	another := func(digest.Digest) digest.Digest { return digest.FromString("another") }
 	bundle := func(t *testing.T, b built, k *sigstoretest.Key) {
 		referBundle(t, b.reg, b.attestation, sigstoretest.SignPredicateType, k.Signature(t, b.attestation.Digest))
@@ -194,14 +195,14 @@ func TestBuildKitStatementsCountWhereSigned(t *testing.T) {
 		by            *sigstoretest.Key
 		says          string // "" where it counts
 	}{
-		{"by a referrer", "https://builder.example.com/v1", itself, bundle, key, ""},
-		{"by a tag", "https://builder.example.com/v1", itself, tag, key, ""},
-		{"by nobody", "https://builder.example.com/v1", itself, nil, nil, "it is not signed"},
-		{"by a stranger's referrer", "https://builder.example.com/v1", itself, bundle, stranger, "it is not signed"},
-		{"by a stranger's tag", "https://builder.example.com/v1", itself, tag, stranger, "it is not signed"},
-		{"the image alone", "https://builder.example.com/v1", itself, image, key, "it is not signed"},
+		{"by a referrer", "https://builder.example.com/v1", manifestItself, bundle, key, ""},
+		{"by a tag", "https://builder.example.com/v1", manifestItself, tag, key, ""},
+		{"by nobody", "https://builder.example.com/v1", manifestItself, nil, nil, "it is not signed"},
+		{"by a stranger's referrer", "https://builder.example.com/v1", manifestItself, bundle, stranger, "it is not signed"},
+		{"by a stranger's tag", "https://builder.example.com/v1", manifestItself, tag, stranger, "it is not signed"},
+		{"the image alone", "https://builder.example.com/v1", manifestItself, image, key, "it is not signed"},
 		{"about another", "https://builder.example.com/v1", another, bundle, key, "another subject"},
-		{"of another builder", "https://builder.example.org/v1", itself, bundle, key, `"https://builder.example.org/v1"`},
+		{"of another builder", "https://builder.example.org/v1", manifestItself, bundle, key, `"https://builder.example.org/v1"`},
 	} {
 		for _, kind := range []registry.Kind{registry.Olareg, registry.Distribution} {
 			t.Run(tc.name+" "+string(kind), func(t *testing.T) {
