@@ -19,6 +19,7 @@ require (
 	github.com/prometheus/prometheus v0.309.1
 	github.com/sirupsen/logrus v1.10.2
 	github.com/transfer-referrers/transfer-referrers v0.0.0-00010101000000-000000000000
+	github.com/transfer-referrers/transfer-referrers/verify v0.0.0-00010101000000-000000000000
 	go.etcd.io/bbolt v1.5.0
 	go.opentelemetry.io/proto/otlp v1.11.0
 	golang.org/x/sys v0.48.0

@@ -348,3 +348,131 @@ func TestV21RootOfAnotherKind(t *testing.T) {
 		})
 	}
 }
+
+// V7: over all referrers of an image so many pieces of evidence are examined; where none of
+// those counts the image is refused with the number.
+func TestV7MassesOfEvidence(t *testing.T) {
+	const most = 1024 // of an image
+	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
+	reg := startRegistry(t, registry.Olareg)
+	image := pushRuled(t, reg, "v1")
+	foreign := stranger.CosignSignature(t, reg.Host+"/app", image.Digest)
+	layers := make([]sigstoretest.Layer, evidence.MaxPerReferrer)
+	for i := range layers {
+		layers[i] = foreign
+	}
+	refers := func(n int, layers ...sigstoretest.Layer) {
+		refer(t, reg, image.Descriptor, ocispec.Manifest{
+			ArtifactType: "application/vnd.dev.cosign.artifact.sig.v1+json", Annotations: map[string]string{"n": fmt.Sprint(n)},
+		}, layers...)
+	}
+	for n := range most/evidence.MaxPerReferrer - 1 {
+		refers(n, layers...)
+	}
+	refers(-1, key.CosignSignature(t, reg.Host+"/app", image.Digest))
+	config := enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`))
+	image.verified(t, startDaemon(t, config))
+	strangers := enforced(trustedKeys(t, "ci", sigstoretest.NewKey(t).PEM), signedBy(`by = ["ci"]`))
+	refers(-2, layers...)
+	refers(-3, layers...)
+	image.refused(t, startDaemon(t, strangers), fmt.Sprintf("more than %d pieces of evidence", most))
+}
+
+// An image that is there under a name that no rule is for runs under a ruled name as any
+// other: refused, and what is there stays.
+func TestPresentImageIsRefusedUnderARuledName(t *testing.T) {
+	key := sigstoretest.NewKey(t)
+	free, reg := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	there, image := pushRuled(t, free, "v1"), pushRuled(t, reg, "v1")
+	if there.Digest != image.Digest {
+		t.Fatal("they are not the same image")
+	}
+	d := startDaemon(t, active(trustedKeys(t, "ci", key.PEM)+strings.ReplaceAll(rule(`verify = "enforce"`), `"**"`, `"`+reg.Host+`/**"`)+signedBy(`by = ["ci"]`)))
+	pull(t, d, there.name)
+	before := contents(t, d)
+	image.withholds(t, d, "nothing of the kind refers to it")
+	if out := strings.TrimSpace(ctr(t, d, "images", "ls", "-q")); out != there.name {
+		t.Errorf("there are the records %q", out)
+	}
+	collect(t, d)
+	if after := contents(t, d); !sameDigests(before, after) {
+		t.Errorf("stored was %v, and is %v", before, after)
+	}
+	ctr(t, d, "images", "tag", there.name, image.name)
+	referrers(t, d, "verify", image.name).want(t, exitRefused)
+	referrers(t, d, "verify", there.name).want(t, exitNone)
+	ctr(t, d, "images", "rm", image.name)
+	signBundle(t, image, key)
+	image.verified(t, d)
+}
+
+// Two pulls of one image at a time, of which one is refused, hold each other up no longer than
+// the verdict takes.
+func TestRefusalBesideAnotherPull(t *testing.T) {
+	key := sigstoretest.NewKey(t)
+	free, reg := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	there, image := pushLarge(t, free, "v1"), pushLarge(t, reg, "v1")
+	signature := signatureBlob(t, image, sigstoretest.NewKey(t))
+	d := startDaemon(t, active(trustedKeys(t, "ci", key.PEM)+strings.ReplaceAll(rule(`verify = "enforce"`), `"**"`, `"`+reg.Host+`/**"`)+signedBy(`by = ["ci"]`)))
+	reg.Fail(slow(signature, time.Second))
+	began := time.Now()
+	ended := make(chan error, 2)
+	for _, name := range []string{image.name, there.name} {
+		go func() {
+			_, err := d.Ctr(testContext(t), "images", "pull", name)
+			if name == image.name && (err == nil || !strings.Contains(err.Error(), "SignatureValidationFailed: ")) {
+				err = fmt.Errorf("the pull that is refused ended with %w", err)
+			} else if name == image.name {
+				err = nil
+			}
+			ended <- err
+		}()
+	}
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("they took %s", took)
+	}
+	image.wantWithheld(t)
+	if out := strings.TrimSpace(ctr(t, d, "images", "ls", "-q")); out != there.name {
+		t.Errorf("there are the records %q", out)
+	}
+	wantClean(t, d)
+}
+
+// An image that is named by its digest is judged as one that is named by a tag.
+func TestPullByDigestIsVerified(t *testing.T) {
+	key := sigstoretest.NewKey(t)
+	reg := startRegistry(t, registry.Olareg)
+	image := pushRuled(t, reg, "v1")
+	image.name = image.reference()
+	d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
+	image.refused(t, d)
+	signBundle(t, image, key)
+	image.verified(t, d)
+}
+
+// V13: a trusted root that is older than the one before it is used, and the log says so: an
+// operator may mean it, and somebody else may too.
+func TestV13OlderTrustedRoot(t *testing.T) {
+	older := sigstoretest.New(t)
+	time.Sleep(1100 * time.Millisecond) // what certificates can tell
+	newer := sigstoretest.New(t)
+	reg := startRegistry(t, registry.Olareg)
+	image := pushRuled(t, reg, "v1")
+	referBundle(t, reg, image.Descriptor, sigstoretest.SignPredicateType, newer.Signature(t, image.Digest, ciIdentity, ciIssuer))
+	file := newKeyFile(t, newer.Root)
+	d := startDaemon(t, enforced(trustOf("ci", `trusted_root = ["`+string(file)+`"]`,
+		fmt.Sprintf("identities = [{ issuer = %q, subject = %q }]", ciIssuer, ciIdentity)), signedBy(`by = ["ci"]`)))
+	image.verified(t, d)
+	file.write(t, older.Root)
+	image.withholds(t, d)
+	if lines := d.LogLines("a trust was replaced by an older one"); len(lines) != 1 || !strings.Contains(lines[0], "level=warning") {
+		t.Errorf("the log says %q", lines)
+	}
+	file.write(t, newer.Root)
+	image.verified(t, d)
+}
