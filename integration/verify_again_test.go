@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
+	client "github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/verify/sigstore/sigstoretest"
 )
 
@@ -136,25 +138,56 @@ func TestBrokenTrustKeepsTheLast(t *testing.T) {
 	pull(t, d, foreign.name)
 }
 
+// withdrawals are the ways in which a signature lies in a registry, and is withdrawn.
+var withdrawals = map[string]struct {
+	kind registry.Kind
+	sign func(t *testing.T, image ruled, key *sigstoretest.Key) ocispec.Descriptor
+	// withdraw takes it away, and leaves an answer that is complete.
+	withdraw func(t *testing.T, image ruled, signature ocispec.Descriptor)
+}{
+	"referrer": {registry.Olareg, signBundle, withdrawManifest},
+	"tag": {registry.Olareg, func(t *testing.T, image ruled, key *sigstoretest.Key) ocispec.Descriptor {
+		return tagLayers(t, image.reg, image.Digest, ".sig", key.CosignSignature(t, image.reg.Host+"/app", image.Digest))
+	}, withdrawManifest},
+	"fallback tag": {registry.Distribution, signBundle, func(t *testing.T, image ruled, _ ocispec.Descriptor) {
+		put(t, image.reg, client.FallbackTag(image.Digest), ocispec.MediaTypeImageIndex, imageIndex(nil))
+	}},
+}
+
+func withdrawManifest(t *testing.T, image ruled, signature ocispec.Descriptor) {
+	t.Helper()
+	if err := image.reg.DeleteManifest(testContext(t), "app", signature.Digest); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A signature that was withdrawn from the registry counts no longer, neither at a pull nor for
 // what is stored.
 func TestWithdrawnSignatureIsRefused(t *testing.T) {
-	key := sigstoretest.NewKey(t)
-	d, image, signature := pulledSigned(t, newKeyFile(t, key.PEM), key)
-	if err := image.reg.DeleteManifest(testContext(t), "app", signature); err != nil {
-		t.Fatal(err)
+	for name, way := range withdrawals {
+		t.Run(name, func(t *testing.T) {
+			key := sigstoretest.NewKey(t)
+			reg := startRegistry(t, way.kind)
+			image := pushRuled(t, reg, "v1")
+			signature := way.sign(t, image, key)
+			d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
+			pull(t, d, image.name)
+			way.withdraw(t, image, signature)
+			referrers(t, d, "verify", image.name).want(t, 0) // nobody has asked the registry since
+			image.withholds(t, d)
+			if out := ctr(t, d, "referrers", "ls", image.name); !strings.Contains(out, ", no longer listed since ") {
+				t.Errorf("what was withdrawn is not marked:\n%s", out)
+			}
+			reg.Fail(unreachable)
+			referrers(t, d, "verify", image.name).want(t, exitRefused).prints(t,
+				"ignored referrer "+signature.Digest.String(), "it was withdrawn: the registry lists it no longer")
+			reg.Fail(registry.ReferrersFail(http.StatusBadGateway)) // an outage brings nothing back
+			image.withholds(t, d)
+			reg.Fail(nil)
+			way.sign(t, image, key)
+			image.verified(t, d)
+		})
 	}
-	referrers(t, d, "verify", image.name).want(t, 0) // nobody has asked the registry since
-	image.withholds(t, d)
-	if out := ctr(t, d, "referrers", "ls", image.name); !strings.Contains(out, ", no longer listed since ") {
-		t.Errorf("what was withdrawn is not marked:\n%s", out)
-	}
-	image.reg.Fail(unreachable)
-	referrers(t, d, "verify", image.name).want(t, exitRefused).prints(t, "ignored referrer "+signature.String(), "it was withdrawn: the registry lists it no longer")
-	image.reg.Fail(nil)
-
-	signBundle(t, image, key)
-	image.verified(t, d)
 }
 
 // Where the registry tells nothing of referrers what is stored counts; where nothing is stored

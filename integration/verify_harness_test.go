@@ -168,10 +168,10 @@ func refer(t *testing.T, reg *registry.Registry, subject ocispec.Descriptor, m o
 	}
 	desc := pushLayered(t, reg, "", m, layers...)
 	desc.ArtifactType, desc.Annotations = m.ArtifactType, m.Annotations
-	if listing, ok := get(t, reg, "referrers/"+subject.Digest.String()); !ok {
+	if _, listed := get(t, reg, "referrers/"+subject.Digest.String()); !listed {
 		index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 		tag := client.FallbackTag(subject.Digest)
-		if listing, ok = get(t, reg, "manifests/"+tag); ok {
+		if listing, ok := get(t, reg, "manifests/"+tag); ok {
 			if err := json.Unmarshal(listing, &index); err != nil {
 				t.Fatal(err)
 			}

@@ -33,7 +33,7 @@ func served(t *testing.T, from ruled, tag string, nth int32) registry.Fault {
 		w.Header().Set("Docker-Content-Digest", from.Digest.String())
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		if r.Method != http.MethodHead {
-			fmt.Fprint(w, data)
+			_, _ = fmt.Fprint(w, data)
 		}
 		return true
 	}
@@ -330,7 +330,7 @@ func TestV21RootOfAnotherKind(t *testing.T) {
 				w.Header().Set("Docker-Content-Digest", image.Digest.String())
 				w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 				if r.Method != http.MethodHead {
-					fmt.Fprint(w, data)
+					_, _ = fmt.Fprint(w, data)
 				}
 				return true
 			})

@@ -43,18 +43,26 @@ var producers = []producer{
 	{"cosign v2 attest", "dsse", anyAttestation, cosignWithKey("cosign2", "attest")},
 	{"notation JWS", "notation", anySignature, vendorWith(notationtest.JWS)},
 	{"notation COSE", "notation", anySignature, vendorWith(notationtest.COSE)},
-	{"keyless bundle", "sigstore-bundle", anySignature, func(t *testing.T) signer {
+	{"keyless bundle", "sigstore-bundle", anySignature, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
+		referBundle(t, image.reg, image.Descriptor, sigstoretest.SignPredicateType, s.Signature(t, image.Digest, ciIdentity, ciIssuer))
+	})},
+	{"keyless tag", "cosign-signature", anySignature, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
+		tagLayers(t, image.reg, image.Digest, ".sig", s.CosignSignature(t, image.reg.Host+"/app", image.Digest, ciIdentity, ciIssuer))
+	})},
+	{"keyless attestation", "sigstore-bundle", anyAttestation, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
+		referBundle(t, image.reg, image.Descriptor, spdxPredicate, s.Attestation(t, "", image.Digest, ciIdentity, ciIssuer, spdxPredicate, map[string]any{}))
+	})},
+	{"keyless attestation tag", "dsse", anyAttestation, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
+		tagLayers(t, image.reg, image.Digest, ".att", s.CosignAttestation(t, "", image.Digest, ciIdentity, ciIssuer, spdxPredicate, map[string]any{}))
+	})},
+}
+
+// keyless signs by an instance of sigstore that the test makes: a stranger's is another.
+func keyless(sign func(*testing.T, *sigstoretest.Sigstore, ruled)) func(*testing.T) signer {
+	return func(t *testing.T) signer {
 		s := sigstoretest.New(t)
-		return signer{trustedCI(t, "signer", s), ciIdentity + " (issuer " + ciIssuer + ")", func(t *testing.T, image ruled) {
-			referBundle(t, image.reg, image.Descriptor, sigstoretest.SignPredicateType, s.Signature(t, image.Digest, ciIdentity, ciIssuer))
-		}}
-	}},
-	{"keyless tag", "cosign-signature", anySignature, func(t *testing.T) signer {
-		s := sigstoretest.New(t)
-		return signer{trustedCI(t, "signer", s), ciIdentity + " (issuer " + ciIssuer + ")", func(t *testing.T, image ruled) {
-			tagLayers(t, image.reg, image.Digest, ".sig", s.CosignSignature(t, image.reg.Host+"/app", image.Digest, ciIdentity, ciIssuer))
-		}}
-	}},
+		return signer{trustedCI(t, "signer", s), ciIdentity + " (issuer " + ciIssuer + ")", func(t *testing.T, image ruled) { sign(t, s, image) }}
+	}
 }
 
 // cosignWithKey signs, or attests an SBOM, with a key pair of the tool's own.
