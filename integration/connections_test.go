@@ -105,3 +105,42 @@ func TestMirrorThatFailsIsNotRetried(t *testing.T) {
 		t.Errorf("stored is %+v, want the signature", read)
 	}
 }
+
+// A mirror that fails for cosign's tags, and answers for all else, costs a pull one request for each tag
+// at most, and the next pull none.
+func TestMirrorThatFailsForCosignTagsIsNotRetried(t *testing.T) {
+	upstream, mirror := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	image := pushSmall(t, upstream, "app", "v1", "signed")
+	signature, _ := attach(t, upstream, "app", image.Descriptor, "application/vnd.cncf.notary.signature", []byte("signature"))
+	mirror.Fail(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.Contains(q.URL.Path, "/manifests/sha256-") {
+			return false
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+	d := startDaemon(t, active("cosign_tags = \"auto\"\n"+everything))
+	dir := mirrored(t, upstream, mirror)
+	tags := map[string]int{} // requests at the registry
+	for n, most := range []int{1, 0} {
+		mirror.Reset()
+		upstream.Reset()
+		pull(t, d, upstream.Host+"/app:v1", "--hosts-dir", dir)
+		for _, suffix := range []string{".att", ".sbom"} { // the signature spares the third
+			tag := "/manifests/sha256-" + image.Digest.Encoded() + suffix
+			if got := mirror.Count(tag); got > most {
+				t.Errorf("pull %d asked the mirror for %s %d times, want %d at most: %v", n, suffix, got, most, mirror.Requests())
+			}
+			tags[suffix] += upstream.Count(tag)
+		}
+		if asked := mirror.Count("/manifests/sha256-"); n == 0 && asked == 0 {
+			t.Error("the mirror was asked for no tag")
+		}
+	}
+	if tags[".att"] != 2 || tags[".sbom"] != 2 {
+		t.Errorf("the registry was asked %v times in two pulls, want once in each", tags)
+	}
+	if read := ls(t, d, upstream.Host+"/app:v1").Referrers; len(read) != 1 || read[0].Digest != signature.Digest {
+		t.Errorf("stored is %+v, want the signature", read)
+	}
+}
