@@ -117,7 +117,7 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	failing := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, failing)
 	failing.Fail(registry.ReferrersFail(http.StatusBadGateway))
-	unsigned := startRegistry(t, registry.GoContainerRegistry, registry.WithToken("user", "secret"))
+	unsigned := startRegistry(t, registry.GoContainerRegistry, registry.WithToken("user", "secret"), registry.WithTLS(), registry.WithHTTP2())
 	imageAlone(f, t, unsigned)
 
 	pull(t, d, reg.Host+"/app:v1")
@@ -125,7 +125,10 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	pull(t, d, reg.Host+"/unselected:v1")
 	pull(t, d, tags.Host+"/sboms:v1")
 	pull(t, d, failing.Host+"/app:v1")
-	pull(t, d, unsigned.Host+"/app:v1", "-u", "user:secret")
+	dir := trusted(t, unsigned)
+	for range 2 { // the second has the token of the first
+		pull(t, d, unsigned.Host+"/app:v1", "--hosts-dir", dir, "-u", "user:secret")
+	}
 	pull(t, d, reg.Host+"/app:v1", "--hosts-dir", mirrored(t, reg, startMirror(t)))
 	for _, image := range []string{"/strict:v1", "/app:nowhere"} {
 		if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", reg.Host+image); err == nil {
@@ -198,11 +201,11 @@ func TestMetrics(t *testing.T) {
 		{"pulls_total", []string{"outcome=truncated"}, 2}, // from the registry, and through the mirror
 		{"pulls_total", []string{"outcome=present"}, 2},
 		{"pulls_total", []string{"outcome=unknown"}, 1},
-		{"pulls_total", []string{"outcome=absent"}, 1},
+		{"pulls_total", []string{"outcome=absent"}, 2},
 		{"pulls_total", []string{"outcome=refused"}, 1},
 		{"pulls_total", []string{"outcome=failed"}, 1},
 		{"pulls_total", []string{"outcome=unselected"}, 1},
-		{"pulls_total", nil, 9},
+		{"pulls_total", nil, 10},
 		{"refusals_total", []string{"limit=max_blob_size"}, 2},
 		{"refusals_total", nil, 2},
 		{"requests_total", []string{"code=none"}, 0},
@@ -233,15 +236,17 @@ func TestMetrics(t *testing.T) {
 		{"requests_total", []string{"operation=blob", "code=2xx"}},
 		{"connections_total", nil},
 		{"answers_total", []string{"protocol=HTTP/1.1"}},
+		{"answers_total", []string{"protocol=HTTP/2.0"}},
 		{"authorized_total", []string{"token=fetched"}},
+		{"authorized_total", []string{"token=remembered"}},
 	} {
 		if after.value("transfer_referrers_"+moved.metric, moved.labels...) == 0 {
 			t.Errorf("%s%v did not move", moved.metric, moved.labels)
 		}
 	}
 	// The failed and the unselected pull looked for no referrers.
-	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 7 {
-		t.Errorf("%d waits are counted, want 7", n)
+	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 8 {
+		t.Errorf("%d waits are counted, want 8", n)
 	}
 	for title, queries := range dashboard(t) {
 		for _, query := range queries {
