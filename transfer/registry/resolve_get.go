@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"bytes"
@@ -101,7 +101,7 @@ func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 	resp.Header.Set("Content-Length", strconv.Itoa(len(data)))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := address(req.URL, dgst.String())
+	key := digestAddress(req.URL, dgst.String())
 	t.kept[key], t.data[key] = resp, data
 	return resp, nil
 }
@@ -110,7 +110,7 @@ func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 func (t *resolveTransport) take(req *http.Request) *http.Response {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := address(req.URL, path.Base(req.URL.Path))
+	key := digestAddress(req.URL, path.Base(req.URL.Path))
 	kept, data := t.kept[key], t.data[key]
 	if kept == nil {
 		return nil
@@ -122,8 +122,8 @@ func (t *resolveTransport) take(req *http.Request) *http.Response {
 	return &resp
 }
 
-// address is that of the manifest with the digest, beside the one at u.
-func address(u *url.URL, dgst string) string {
+// digestAddress is that of the manifest with the digest, beside the one at u.
+func digestAddress(u *url.URL, dgst string) string {
 	at := *u
 	at.Path, at.RawPath = path.Join(path.Dir(u.Path), dgst), ""
 	return at.String()
