@@ -1,9 +1,17 @@
 package registry
 
 import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
 // A client's image and its referrers have the same hosts, and a client without the daemon's
@@ -45,5 +53,52 @@ func TestClientGivesTheSameHosts(t *testing.T) {
 		if _, err := c.Repository(ref, nil, twice); err == nil {
 			t.Errorf("%q is a reference", ref)
 		}
+	}
+}
+
+// Where the image is resolved with GET, requests of ours keep to HEAD: registries count a GET, and the image's fetcher
+// gets none of their answers.
+func TestOurHeadsStayHeadsWhereTheImageIsResolvedByGet(t *testing.T) {
+	s := hostile.New(t)
+	manifest := hostile.Content(ocispec.MediaTypeImageManifest, []byte("{}")).With("Docker-Content-Digest", digest.FromString("{}").String())
+	byDigest := repository + "manifests/" + digest.FromString("{}").String()
+	kind := CosignKinds[0]
+	s.On(imageTag, image())
+	s.On(byDigest, manifest)
+	s.On(cosignPath(kind), manifest)
+	c := NewClient(t.Context(), plain(nil))
+	t.Cleanup(c.Close)
+	c.ResolveByGet()
+	ref := s.Host() + "/test/app:v1"
+	r, err := c.Repository(ref, nil, twice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetKnown(func(context.Context, digest.Digest) []byte { return []byte("{}") })
+	if found, answers := r.CosignTag(t.Context(), subject, kind); found == nil {
+		t.Errorf("found nothing: %+v", answers)
+	}
+	if got := methods(s, cosignPath(kind)); !slices.Equal(got, []string{http.MethodHead}) {
+		t.Errorf("the tag was asked for with %q, want HEAD", got)
+	}
+	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: c.Hosts})
+	name, desc, err := resolver.Resolve(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetcher, err := resolver.Fetcher(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := fetcher.Fetch(t.Context(), desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(content)
+	if err != nil || string(data) != "{}" || content.Close() != nil {
+		t.Errorf("fetched %q, %v", data, err)
+	}
+	if got := methods(s, imageTag); !slices.Equal(got, []string{http.MethodGet}) || len(methods(s, byDigest)) != 0 {
+		t.Errorf("the image was asked for with %q and %q, want one GET of its tag", got, methods(s, byDigest))
 	}
 }

@@ -23,7 +23,8 @@ import (
 //
 // Registries count GETs of manifests against their limits, and not HEADs. A pull of
 // an image that is not there makes one either way; one of an image that is there
-// should keep to HEAD.
+// should keep to HEAD. So should requests of ours, which ask with HEAD to be spared the GET;
+// nor is an answer to them the image's.
 type resolveTransport struct {
 	http.RoundTripper
 
@@ -55,7 +56,7 @@ func wrapResolve(hosts []docker.RegistryHost) {
 
 // RoundTrip implements http.RoundTripper.
 func (t *resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" {
+	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" && !isOurs(req.Context()) {
 		switch req.Method {
 		case http.MethodHead:
 			if req.Response != nil { // a redirect that was made for HEAD, and may be signed for it
@@ -99,10 +100,12 @@ func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body, resp.ContentLength = http.NoBody, int64(len(data))
 	resp.Header.Set("Content-Length", strconv.Itoa(len(data)))
+	kept := *resp // whoever gets resp may change it
+	kept.Header = resp.Header.Clone()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := digestAddress(req.URL, dgst.String())
-	t.kept[key], t.data[key] = resp, data
+	t.kept[key], t.data[key] = &kept, data
 	return resp, nil
 }
 
