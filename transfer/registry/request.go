@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"golang.org/x/net/http2"
 )
 
 // URL returns the address of an endpoint of the repository at the host
@@ -265,10 +266,11 @@ func passing(code int) bool {
 	return false
 }
 
-// broken reports whether a connection broke, which a later attempt's may not.
+// broken reports whether a connection broke, or a stream of HTTP/2, which a later attempt's may
+// not.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, new(http2.StreamError))
 }
 
 // wait returns how long to wait after the given attempt: what Retry-After asks
