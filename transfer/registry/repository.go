@@ -76,7 +76,8 @@ type Repository struct {
 	endpoints    *endpoints
 	answers      *AnswerCache
 	known        func(context.Context, digest.Digest) []byte
-	push         bool // requests ask for a token that may push
+	push         bool      // requests ask for a token that may push
+	asked        time.Time // when it was decided to ask a host, zero where there is but one
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.

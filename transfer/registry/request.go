@@ -64,11 +64,12 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		if err := h.Down(); err != nil {
 			return err
 		}
+		asked := r.askedAt(attempt)
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
 		foreign := q.foreign(resp, err)
 		if !foreign {
-			h.health.note(resp, err, last)
+			h.health.note(asked, resp, err, last)
 		}
 		wait := r.wait(attempt, resp)
 		switch {
@@ -92,6 +93,14 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 			return err
 		}
 	}
+}
+
+// askedAt returns when it was decided to make the attempt, which begins now.
+func (r *Repository) askedAt(attempt int) time.Time {
+	if attempt == 1 && !r.asked.IsZero() {
+		return r.asked
+	}
+	return time.Now()
 }
 
 // Sleep waits, or until the context ends, whose cause is the error.
