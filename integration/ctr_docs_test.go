@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
@@ -32,7 +33,9 @@ func TestCtrDocs(t *testing.T) {
 	toDocs := strings.NewReplacer(reg.Host, docsHost, mirror.Host, docsMirror)
 	toTest := strings.NewReplacer(docsHost, reg.Host, docsMirror, mirror.Host)
 	imageAlone(f, t, reg)
-	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)))
+	d := startDaemon(t, active(trusting(t, "team", fixture.CosignKey)+
+		strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)+
+		strings.ReplaceAll(strings.ReplaceAll(verifying(`verify = "enforce"`), `"**"`, `"**/release"`), `"release"`, `"team"`)))
 	pull(t, d, reg.Host+"/app:v1")
 	signed, code, ran := false, 0, map[string]bool{}
 	run := func(command string) string {
@@ -45,6 +48,12 @@ func TestCtrDocs(t *testing.T) {
 		}
 		if args[2] == "push" && !ran["push"] {
 			pull(t, d, reg.Host+"/app:v1", "--platform", "linux/arm64")
+		}
+		if args[2] == "verify" && !ran["verify"] {
+			if err := f.Push(testContext(t), reg, "release", "v1"); err != nil {
+				t.Fatal(err)
+			}
+			pull(t, d, reg.Host+"/release:v1")
 		}
 		ran[args[2]] = true
 		if args[2] == "fetch" && !signed {
