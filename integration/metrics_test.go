@@ -1,9 +1,16 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -134,6 +141,64 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	}
 }
 
+// expiringTrusts are trusts in the key that signed the fixture and in certificates that end,
+// and rules that verify by them. spoil makes a file of one of them useless.
+func expiringTrusts(t *testing.T) (plugin string, spoil func()) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, authority(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	of := func(name, mode, by string) string {
+		return strings.NewReplacer(`"**"`, `"**/`+name+`"`, `"release"`, `"`+by+`"`).Replace(verifying(fmt.Sprintf("verify = %q", mode)))
+	}
+	plugin = trusting(t, "release", fixture.CosignKey) + fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.vendor]
+    notation_roots = [%q]
+    subjects = ["C=US, ST=WA, O=Vendor"]
+`, path) + of("signed", "enforce", "release") + of("refused", "enforce", "vendor") + of("warned", "warn", "vendor")
+	return plugin, func() {
+		if err := os.WriteFile(path, []byte("spoilt"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// authority is a root certificate that ends in an hour, PEM.
+func authority(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Vendor"}},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// moveVerdicts makes pulls that are verified, refused, and refused with a warning.
+func moveVerdicts(t *testing.T, d *daemon.Daemon) {
+	t.Helper()
+	reg := startRegistry(t, registry.Olareg)
+	for _, repository := range []string{"signed", "refused", "warned"} {
+		if err := loadFixture(t).Push(testContext(t), reg, repository, "v1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull(t, d, reg.Host+"/signed:v1")
+	pull(t, d, reg.Host+"/warned:v1")
+	if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", reg.Host+"/refused:v1"); err == nil {
+		t.Fatal("the pull of an image that is not signed succeeded")
+	}
+}
+
 // listUnderTag puts the fallback tag into a registry without the referrers
 // endpoint, as clients that push referrers do.
 func listUnderTag(t *testing.T, f *fixture.Fixture, reg *registry.Registry, repository, subject string, referrers ...string) {
@@ -179,7 +244,8 @@ func mirrored(t *testing.T, upstream, mirror *registry.Registry) string {
 // docs/metrics.md documents what is there, all of it and no more; and every query
 // of docs/grafana.json has something to show.
 func TestMetrics(t *testing.T) {
-	config := active(movers())
+	trusts, spoil := expiringTrusts(t)
+	config := active(movers() + trusts)
 	config.Extra = metricsEndpoint
 	d := startDaemon(t, config)
 	before := scrape(t, d)
@@ -188,6 +254,8 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v pulls are counted before the first", n)
 	}
 	moveMetrics(t, d)
+	moveVerdicts(t, d)
+	spoil()
 	after := scrape(t, d)
 	documented(t, after) // nothing that came from the network has become a label
 	for _, want := range []struct {
@@ -206,6 +274,10 @@ func TestMetrics(t *testing.T) {
 		{"refusals_total", []string{"limit=max_blob_size"}, 2},
 		{"refusals_total", nil, 2},
 		{"requests_total", []string{"code=none"}, 0},
+		{"verdicts_total", []string{"result=verified", "mode=enforce"}, 1},
+		{"verdicts_total", []string{"result=refused", "mode=enforce"}, 1},
+		{"verdicts_total", []string{"result=refused", "mode=warn"}, 1},
+		{"verdicts_total", nil, 3},
 		{"listings_total", []string{"host=mirror", "via=endpoint", "status=present"}, 3}, // the index, its manifest, the SBOM
 	} {
 		if got := after.value("transfer_referrers_"+want.metric, want.labels...); got != want.value {
