@@ -137,22 +137,28 @@ func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descripto
 
 // deny refuses an image whose rule denies all of its repository.
 func (p *pull) deny() error {
+	return p.refuse((&verdict.Case{Image: p.name, Selection: p.selection}).Judge().Reason)
+}
+
+// refuse refuses an image before anything of it is fetched.
+func (p *pull) refuse(reason string) error {
 	p.held.mu.Lock()
 	defer p.held.mu.Unlock()
-	p.held.refused = refusal{(&verdict.Case{Image: p.name, Selection: p.selection}).Judge().Reason}
+	p.held.refused = refusal{reason}
 	return p.held.refused
 }
 
 // pullWithoutReferrers lets the pull of a source that is cannotAsk go on without referrers, unless its
 // rule needs to know of them.
 func (p *pull) pullWithoutReferrers(ctx context.Context) error {
+	if p.selection.Verify() == policy.VerifyEnforce {
+		return p.refuse(fmt.Sprintf("image %s is refused: %s verifies it, and its referrers cannot be asked for: %v", p.name, p.selection.RuleName(), p.cannotAsk))
+	}
 	needs := ""
 	if required := p.selection.Required(); len(required) > 0 {
 		needs = "requires " + strings.Join(required, ", ")
 	} else if p.selection.OnError() == policy.Fail {
 		needs = `has on_error = "fail"`
-	} else if p.selection.Verify() == policy.VerifyEnforce {
-		needs = `has verify = "enforce"`
 	}
 	if needs != "" {
 		p.ending = metrics.Refused
@@ -260,8 +266,8 @@ var _ transfer.ImageResolverOptionSetter = (*pullSource)(nil)
 
 func (s *pullSource) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
 	asking := ctx
-	if !s.p.expected().Empty() {
-		asking = registry.WithReferrersAhead(ctx)
+	if expected := s.p.expected(); !expected.Empty() {
+		asking = registry.WithReferrersAhead(ctx, expected.Verify() == policy.VerifyEnforce && s.p.prefetch == nil)
 	}
 	name, desc, err := s.ImageFetcher.Resolve(asking)
 	if err != nil {

@@ -45,11 +45,11 @@ func (q *query) openCase(ctx context.Context, root ocispec.Descriptor, repositor
 	if q.selection.Verify() == "" {
 		return
 	}
-	read := judge.FromStore(q.t.config.Store)
+	read, readManifest := judge.FromStore(q.t.config.Store), judge.ManifestFromStore(q.t.config.Store)
 	if config.Dry {
-		read = fromRegistry(config.Repository, read)
+		read, readManifest = blobFromRegistry(config.Repository, read), manifestFromRegistry(config.Repository, readManifest)
 	}
-	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read})
+	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read, ReadManifest: readManifest})
 	config.Examiner = q.verification
 	q.addToCase(root, "")
 }
@@ -65,8 +65,19 @@ func (q *query) addToCase(desc ocispec.Descriptor, platform string, parents ...d
 	}
 }
 
-// fromRegistry returns what reads evidence that is not stored, as where nothing is.
-func fromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
+// manifestFromRegistry returns what reads manifests of referrers that are not stored, as where
+// nothing is.
+func manifestFromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+		if data, err := read(ctx, desc); err == nil {
+			return data, nil
+		}
+		return repository.Manifest(ctx, desc)
+	}
+}
+
+// blobFromRegistry returns what reads evidence that is not stored.
+func blobFromRegistry(repository gather.Repository, read judge.ReadFunc) judge.ReadFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 		if data, err := read(ctx, desc); err == nil {
 			return data, nil
@@ -222,6 +233,7 @@ func (p *pull) refused() error {
 // were fetched, and tells the operator.
 func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.ending = metrics.Refused
+	p.t.config.Metrics.Verdict(verdict.Refused, policy.VerifyEnforce)
 	if p.gather == nil {
 		p.logRefusal(ctx, refused)
 		return
@@ -229,9 +241,6 @@ func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.gather.Stop(errRefused)
 	out := p.gather.Wait(ctx)
 	p.report(ctx, out, 0, refused)
-	if v := p.verification; v != nil {
-		p.t.config.Metrics.Verdict(verdict.Refused, p.selection.Verify())
-	}
 	if err := p.gather.MarkMissing(ctx, out); err != nil {
 		log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
 	}

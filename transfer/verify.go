@@ -48,7 +48,7 @@ func (t *Transferrer) verifyStored(ctx context.Context, image images.Image, want
 		return (&verdict.Case{Image: image.Name, Selection: selection}).Judge(), nil
 	}
 	s := storedCase{store: t.config.Store, status: map[digest.Digest]labels.Status{}}
-	s.Case = t.config.Judge.Open(ctx, judge.Config{Image: image.Name, Repository: spec.Locator, Selection: selection, Read: judge.FromStore(t.config.Store)})
+	s.Case = t.config.Judge.Open(ctx, judge.Config{Image: image.Name, Repository: spec.Locator, Selection: selection, Read: judge.FromStore(t.config.Store), ReadManifest: judge.ManifestFromStore(t.config.Store)})
 	if !all {
 		s.wanted = orDefault(wanted)
 	}

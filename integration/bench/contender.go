@@ -25,6 +25,7 @@ const (
 	regctlKey       = "regctl"
 	pluginKey       = "plugin"
 	idleKey         = "idle"
+	enforcingKey    = "enforcing"
 )
 
 // contender is one way to bring an image, with or without its referrers.
@@ -43,6 +44,7 @@ func contenders(n nodes) []*contender {
 		{stockKey, "stock containerd, no referrers", n.stock, false, false, transferPull},
 		{idleKey, "this plugin, no rule matches", n.idle, false, false, transferPull},
 		{pluginKey, "**this plugin**", n.plugin, true, false, transferPull},
+		{enforcingKey, "**this plugin, `verify = \"enforce\"`**", n.enforcing, true, false, transferPull},
 		{clientKey, "containerd's client, no referrers", n.stock, false, false, clientPull(false)},
 		{setReferrersKey, "containerd's client, `images.SetReferrers`", n.stock, true, false, clientPull(true)},
 		{orasKey, "stock, then `oras discover`, `oras pull`", n.stock, true, true, then(oras)},

@@ -75,7 +75,7 @@ func (r *cpuResult) measure(ctx context.Context, c *contender, referrers, rounds
 // cpuStage is a registry without a link's delays, and its images.
 func cpuStage(ctx context.Context, referrers int) (*stage, []*image, error) {
 	s := scene{auth: true, layers: 1, layerSize: mebibyte, onIndex: referrers / 2, onManifest: referrers / 2}
-	st, err := s.setUp(ctx, 0)
+	st, err := s.setUp(ctx, 0, nil)
 	if err != nil {
 		return nil, nil, err
 	}

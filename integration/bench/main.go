@@ -28,12 +28,13 @@ type options struct {
 	roundTrip          time.Duration
 	short, trace       bool
 	write, dir         string
+	key                *signingKey // of the scenes that are signed
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.scenes, "scene", "", "the scenes to run, by keys or globs and separated by commas; empty means all: "+strings.Join(keys(), ", "))
-	flag.StringVar(&o.contenders, "contender", "", "the contenders of them, in the same way; empty means all: "+strings.Join(append(three, everyone[2:]...), ", "))
+	flag.StringVar(&o.contenders, "contender", "", "the contenders of them, in the same way; empty means all: "+strings.Join(append(append(three, enforcingKey), everyone[2:]...), ", "))
 	flag.IntVar(&o.rounds, "runs", 0, "how often each contender pulls, after once to warm up; 0 means as often as the scene says")
 	flag.DurationVar(&o.roundTrip, "rtt", 20*time.Millisecond, "the round-trip time of the link to the registry")
 	flag.BoolVar(&o.trace, "trace", false, "list the requests of one pull of each scene instead")
@@ -85,6 +86,14 @@ func matches(globs, key string) bool {
 func (o options) run(ctx context.Context) error {
 	if !slices.ContainsFunc(keys(), o.wants) {
 		return fmt.Errorf("no scene is called %s; there are %s", o.scenes, strings.Join(keys(), ", "))
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if o.key, err = newSigningKey(dir); err != nil {
+		return err
 	}
 	r := report{map[string][]byte{}, map[string][]byte{}}
 	parts := []func(context.Context, report) error{o.drawWaterfalls, o.compareAll, o.measureCPU, o.measureScale}

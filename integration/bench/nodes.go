@@ -3,19 +3,32 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
 )
 
 // nodes are the daemons that pull, all of them the same program: one with the plugin
-// inert, one with its defaults and one with rules of which none matches.
-type nodes struct{ stock, plugin, idle *daemon.Daemon }
+// inert, one with its defaults, one with rules of which none matches, and one that verifies
+// every image by the benchmark's key.
+type nodes struct{ stock, plugin, idle, enforcing *daemon.Daemon }
 
 const idleConfig = `
   [[plugins."io.containerd.transfer.v1.referrers".rules]]
     repositories   = ["registry.example.com/**"]
     artifact_types = ["all"]
+`
+
+const enforcingConfig = `
+  [plugins."io.containerd.transfer.v1.referrers".trust.release]
+    keys = [%q]
+  [[plugins."io.containerd.transfer.v1.referrers".rules]]
+    repositories   = ["**"]
+    artifact_types = ["signatures", "attestations"]
+    verify         = "enforce"
+    [[plugins."io.containerd.transfer.v1.referrers".rules.signed]]
+      by = ["release"]
 `
 
 // withDaemons calls use with daemons whose content is on disk, or where the options
@@ -36,6 +49,7 @@ func (o options) withDaemons(ctx context.Context, disk bool, plugin string, use 
 		{&n.stock, daemon.Config{}},
 		{&n.plugin, daemon.Config{Disabled: daemon.Active, Plugin: plugin}},
 		{&n.idle, daemon.Config{Disabled: daemon.Active, Plugin: idleConfig}},
+		{&n.enforcing, daemon.Config{Disabled: daemon.Active, Plugin: fmt.Sprintf(enforcingConfig, o.key.path)}},
 	} {
 		start.config.LogLevel = "info"
 		d, err := daemon.Start(ctx, start.config)

@@ -19,7 +19,7 @@ type result struct {
 // compare runs all contenders in turn, round by round, each round beginning with
 // another of them: what the machine does meanwhile falls on all alike.
 func (o options) compare(ctx context.Context, log io.Writer, s scene, all []*contender) (_ []result, err error) {
-	st, err := s.setUp(ctx, o.roundTrip)
+	st, err := s.setUp(ctx, o.roundTrip, o.key)
 	if err != nil {
 		return nil, err
 	}

@@ -21,13 +21,14 @@ type stage struct {
 	reg       *registry.Registry
 	img       *image // the one that is pulled
 	other     *image // another one of the registry
+	signing   *signingKey
 	link      *link.Link
 	dir       string // temporary
 	ca        string
 	host      string // hosts directory
 }
 
-func (s scene) setUp(ctx context.Context, roundTrip time.Duration) (_ *stage, err error) {
+func (s scene) setUp(ctx context.Context, roundTrip time.Duration, key *signingKey) (_ *stage, err error) {
 	var opts []registry.Option
 	if s.auth {
 		opts = append(opts, registry.WithToken(user, password))
@@ -39,7 +40,7 @@ func (s scene) setUp(ctx context.Context, roundTrip time.Duration) (_ *stage, er
 	if err != nil {
 		return nil, err
 	}
-	st.scene = s
+	st.scene, st.signing = s, key
 	if st.img, err = st.push(ctx, "app", 0); err == nil && s.before == other {
 		st.other, err = st.push(ctx, "other", 500)
 	}
@@ -110,6 +111,12 @@ func (st *stage) push(ctx context.Context, repository string, seed uint64) (*ima
 		return nil, err
 	}
 	for n := range st.onIndex + st.onManifest {
+		if n == 0 && st.signed {
+			if err := img.sign(ctx, st.reg, st.signing, img.index); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		subject := img.index
 		if n >= st.onIndex {
 			subject = img.manifest

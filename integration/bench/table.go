@@ -80,10 +80,10 @@ func targets(w io.Writer, all []measured) {
 	for _, m := range all {
 		for _, t := range targetNames {
 			most, ok := m.targets[t.key]
-			if !ok || math.IsNaN(ratio(m.results, pluginKey, t.key)) {
+			if !ok || math.IsNaN(ratio(m.results, m.measuredKey(), t.key)) {
 				continue
 			}
-			r, met := ratio(m.results, pluginKey, t.key), "yes"
+			r, met := ratio(m.results, m.measuredKey(), t.key), "yes"
 			if r > most+0.005 { // as it is printed
 				met = "no"
 			}

@@ -35,7 +35,7 @@ type event struct {
 // traces pulls the image by each contender and keeps what the last of three pulls did:
 // the first ones warm up.
 func (o options) traces(ctx context.Context, s scene, all []*contender) (_ []trace, err error) {
-	st, err := s.setUp(ctx, o.roundTrip)
+	st, err := s.setUp(ctx, o.roundTrip, o.key)
 	if err != nil {
 		return nil, err
 	}

@@ -101,7 +101,7 @@ type Verified struct {
 
 const (
 	// MaxSize is how many bytes a blob of evidence may have.
-	MaxSize = 8 << 20
+	MaxSize = 6 << 20
 	// MaxPerReferrer is how many pieces of evidence one referrer may hold: cosign v2 adds a
 	// layer for each signature.
 	MaxPerReferrer = 64

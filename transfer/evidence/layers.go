@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -26,10 +27,22 @@ const (
 )
 
 // Of returns the evidence that a referrer's manifest names, [MaxPerReferrer] pieces at most.
-// The error is errdefs.ErrResourceExhausted where there is more.
-func Of(m *artifact.Manifest) ([]Layer, error) {
+// read returns the manifest's bytes, and is called where annotations of layers belong to the
+// evidence. The error is errdefs.ErrResourceExhausted where there is more, and else that of
+// read, or of what it read.
+func Of(m *artifact.Manifest, read func() ([]byte, error)) ([]Layer, error) {
+	layers := m.Layers()
+	if slices.ContainsFunc(layers, annotated) {
+		data, err := read()
+		if err != nil {
+			return nil, err
+		}
+		if layers, err = artifact.ReadLayers(data); err != nil {
+			return nil, err
+		}
+	}
 	var out []Layer
-	for _, desc := range m.Layers() {
+	for _, desc := range layers {
 		format := formatOf(desc.MediaType)
 		if format == "" {
 			continue
@@ -40,6 +53,11 @@ func Of(m *artifact.Manifest) ([]Layer, error) {
 		out = append(out, Layer{Format: format, Descriptor: desc, PredicateType: predicateOf(format, desc, m)})
 	}
 	return out, nil
+}
+
+// annotated reports whether annotations belong to a layer as evidence.
+func annotated(desc ocispec.Descriptor) bool {
+	return slices.Contains([]Format{CosignSignature, DSSE, Statement}, formatOf(desc.MediaType))
 }
 
 // HasStatement reports whether the manifest names an in-toto statement that is not signed

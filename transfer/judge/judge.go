@@ -58,7 +58,8 @@ type Config struct {
 	Image, Repository string
 	// Selection governs the image, and verifies it.
 	Selection *policy.Selection
-	Read      ReadFunc
+	// Read reads a blob of evidence, and ReadManifest a referrer's manifest.
+	Read, ReadManifest ReadFunc
 }
 
 // Case is one image, of which evidence comes in. It is safe for concurrent use.
@@ -74,26 +75,23 @@ type Case struct {
 	parents   map[digest.Digest][]digest.Digest
 	unread    map[digest.Digest]bool // indexes of which it is not known what they name
 	referrers []referrer
-	known     map[sighting]bool
 	pieces    []verdict.Piece
 	cut       string
 	changed   chan struct{}
 }
 
 // referrer is one that has been examined, to examine it again by other trusts.
-type referrer struct {
-	subject, desc ocispec.Descriptor
-	artifactType  string
-	layers        []evidence.Layer
-}
+type referrer struct{ subject, desc ocispec.Descriptor }
 
-type sighting struct{ subject, referrer digest.Digest }
+func (r referrer) is(other referrer) bool {
+	return r.subject.Digest == other.subject.Digest && r.desc.Digest == other.desc.Digest
+}
 
 // Open opens the case of an image, which is judged by the trusts of now until
 // [Case.Refresh] is called.
 func (j *Judge) Open(ctx context.Context, config Config) *Case {
 	c := &Case{j: j, config: config, set: j.trusts.Now(ctx), changed: make(chan struct{}),
-		known: map[sighting]bool{}, parents: map[digest.Digest][]digest.Digest{}, unread: map[digest.Digest]bool{}}
+		parents: map[digest.Digest][]digest.Digest{}, unread: map[digest.Digest]bool{}}
 	requirements := config.Selection.Requirements()
 	for _, r := range requirements {
 		c.by = append(c.by, r.By...)
@@ -174,24 +172,63 @@ func (c *Case) above(dgst digest.Digest) []digest.Digest {
 // reads from. One that has been examined is passed over.
 func (c *Case) Examine(ctx context.Context, subject, desc ocispec.Descriptor, m *artifact.Manifest) {
 	c.mu.Lock()
-	key := sighting{subject.Digest, desc.Digest}
-	again := c.known[key]
-	c.known[key] = true
+	r := referrer{subject: artifact.Plain(subject), desc: artifact.Plain(desc)}
+	again := slices.ContainsFunc(c.referrers, r.is)
+	if !again {
+		c.referrers = append(c.referrers, r)
+	}
 	set := c.set
 	c.mu.Unlock()
-	if again {
-		return
+	if !again {
+		c.examine(ctx, set, r, m)
 	}
-	layers, err := evidence.Of(m)
-	r := referrer{subject: artifact.Plain(subject), desc: artifact.Plain(desc), artifactType: m.ArtifactType, layers: layers}
-	pieces := c.examine(ctx, set, r)
+}
+
+// examine adds what the evidence of a referrer is worth by the trusts of a set.
+func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer, m *artifact.Manifest) {
+	layers, err := c.layers(ctx, r.desc, m)
+	var pieces []verdict.Piece
+	for _, l := range layers {
+		p := verdict.Piece{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: m.ArtifactType, Format: l.Format}
+		result := evidence.ResultUnread
+		if c.full() {
+			p.Weight = verdict.Unread("it is one too many to be examined")
+		} else {
+			p.Weight, result = c.weigh(ctx, set, r.subject, l)
+		}
+		if c.j.observer != nil {
+			c.j.observer.Evidence(l.Format, result)
+		}
+		pieces = append(pieces, p)
+	}
+	cut := ""
+	if err != nil {
+		cut = fmt.Sprintf("referrer %s is not examined to its end: %v", verdict.Short(r.desc.Digest), err)
+		if len(layers) == 0 {
+			pieces = []verdict.Piece{{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: m.ArtifactType, Weight: verdict.Unread("its manifest cannot be read: " + err.Error())}}
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.referrers = append(c.referrers, r)
-	if err != nil {
-		c.cut = fmt.Sprintf("referrer %s is not examined to its end: %v", verdict.Short(desc.Digest), err)
+	if c.set != set { // Refresh examines it again
+		return
+	}
+	if cut != "" {
+		c.cut = cut
 	}
 	c.add(pieces)
+}
+
+// layers returns the evidence that a referrer names. What its manifest says of layers is read
+// now: of a hundred referrers whose blobs are on their way, it would fill the memory.
+func (c *Case) layers(ctx context.Context, desc ocispec.Descriptor, m *artifact.Manifest) ([]evidence.Layer, error) {
+	return evidence.Of(m, func() ([]byte, error) {
+		if err := c.j.room.Acquire(ctx, max(desc.Size, 1)); err != nil {
+			return nil, err
+		}
+		defer c.j.room.Release(max(desc.Size, 1))
+		return c.config.ReadManifest(ctx, artifact.Plain(desc))
+	})
 }
 
 // add is for those who hold c.mu.
@@ -210,24 +247,6 @@ func (c *Case) full() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.pieces) >= maxPieces
-}
-
-func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer) []verdict.Piece {
-	var out []verdict.Piece
-	for _, l := range r.layers {
-		p := verdict.Piece{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: r.artifactType, Format: l.Format}
-		result := evidence.ResultUnread
-		if c.full() {
-			p.Weight = verdict.Unread("it is one too many to be examined")
-		} else {
-			p.Weight, result = c.weigh(ctx, set, r.subject, l)
-		}
-		if c.j.observer != nil {
-			c.j.observer.Evidence(l.Format, result)
-		}
-		out = append(out, p)
-	}
-	return out
 }
 
 // weigh reads a piece of evidence, verifies it by each trust that the rule names, and finds
@@ -314,7 +333,8 @@ func (c *Case) Refresh(ctx context.Context) {
 	same := now.Generation == c.set.Generation
 	referrers := slices.Clone(c.referrers)
 	if !same {
-		c.set, c.pieces = now, slices.DeleteFunc(c.pieces, func(p verdict.Piece) bool {
+		c.set, c.cut = now, ""
+		c.pieces = slices.DeleteFunc(c.pieces, func(p verdict.Piece) bool {
 			return slices.ContainsFunc(referrers, func(r referrer) bool { return r.subject.Digest == p.Subject && r.desc.Digest == p.Referrer })
 		})
 	}
@@ -323,11 +343,24 @@ func (c *Case) Refresh(ctx context.Context) {
 		return
 	}
 	for _, r := range referrers {
-		pieces := c.examine(ctx, now, r)
-		c.mu.Lock()
-		c.add(pieces)
-		c.mu.Unlock()
+		data, err := c.config.ReadManifest(ctx, r.desc)
+		var m *artifact.Manifest
+		if err == nil {
+			m, err = artifact.Parse(data, "")
+		}
+		if err != nil {
+			c.note(r.subject.Digest, r.desc.Digest, "it cannot be read again: "+err.Error())
+			continue
+		}
+		c.examine(ctx, now, r, m)
 	}
+}
+
+// note adds a referrer that is not examined, and why.
+func (c *Case) note(subject, dgst digest.Digest, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.add([]verdict.Piece{{Subject: subject, Referrer: dgst, Weight: verdict.Unread(why)}})
 }
 
 // Changed returns a channel that is closed at the next change. Who waits gets it before

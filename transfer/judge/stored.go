@@ -3,6 +3,7 @@ package judge
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,6 +20,13 @@ import (
 func FromStore(store stored.Store) ReadFunc {
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 		return stored.ReadBlob(ctx, store, desc, evidence.MaxSize)
+	}
+}
+
+// ManifestFromStore returns what reads manifests of referrers from a content store.
+func ManifestFromStore(store stored.Store) ReadFunc {
+	return func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+		return stored.ReadBlob(ctx, store, desc, artifact.MaxManifestSize)
 	}
 }
 
@@ -39,7 +47,7 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 		case c.full():
 			return nil
 		case !since.IsZero():
-			c.note(subject, dgst, "it was withdrawn: the registry lists it no longer, since "+since.UTC().Format(time.RFC3339))
+			c.noteOnce(subject.Digest, dgst, "it was withdrawn: the registry lists it no longer, since "+since.UTC().Format(time.RFC3339))
 			continue
 		case keep != nil && !keep(subject.Digest, dgst):
 			continue
@@ -49,7 +57,7 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			c.note(subject, dgst, "it cannot be read: "+err.Error())
+			c.noteOnce(subject.Digest, dgst, "it cannot be read: "+err.Error())
 			continue
 		}
 		c.Examine(ctx, subject, desc, m)
@@ -80,12 +88,12 @@ func readReferrer(ctx context.Context, store stored.Store, dgst digest.Digest) (
 	return desc, m, nil
 }
 
-// note adds a piece that is not examined, once.
-func (c *Case) note(subject ocispec.Descriptor, dgst digest.Digest, why string) {
+// noteOnce is note for a referrer that has not been examined, nor noted.
+func (c *Case) noteOnce(subject, dgst digest.Digest, why string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if key := (sighting{subject.Digest, dgst}); !c.known[key] {
-		c.known[key] = true
-		c.add([]verdict.Piece{{Subject: subject.Digest, Referrer: dgst, Weight: verdict.Unread(why)}})
+	known := slices.ContainsFunc(c.pieces, func(p verdict.Piece) bool { return p.Subject == subject && p.Referrer == dgst })
+	c.mu.Unlock()
+	if !known {
+		c.note(subject, dgst, why)
 	}
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,6 +38,8 @@ const (
 	maxConditions = 32
 	// maxPointer is how many bytes a path may have.
 	maxPointer = 1 << 10
+	// maxExact is up to where a number is compared exactly.
+	maxExact = 1 << 53
 	// maxQuoted is how many bytes of a value of a predicate a reason shows.
 	maxQuoted = 80
 )
@@ -75,8 +78,12 @@ func compileCondition(c Condition) (condition, error) {
 	}
 	for key, values := range map[string][]any{"equals": {c.Equals}, "one_of": c.OneOf, "contains": {c.Contains}} {
 		for _, v := range values {
-			if _, ok := scalar(v); !ok && v != nil {
+			written, ok := scalar(v)
+			if !ok && v != nil {
 				return condition{}, invalid(key, fmt.Sprintf("%v is no string, number or boolean", v), "write one, or point at what lies within")
+			}
+			if number, isNumber := written.(float64); isNumber && math.Abs(number) >= maxExact {
+				return condition{}, invalid(key, fmt.Sprintf("%v is too large to be compared exactly", v), "write at_least or at_most")
 			}
 		}
 	}
@@ -260,6 +267,9 @@ func scalar(v any) (any, bool) {
 
 func same(v, written any) bool {
 	want, ok := scalar(written)
+	if number, isNumber := v.(float64); isNumber && math.Abs(number) >= maxExact {
+		return false // it may stand for its neighbours
+	}
 	return ok && v != nil && v == want
 }
 

@@ -33,6 +33,7 @@ func Finished(hosts []docker.RegistryHost) {
 		if a, ok := h.Authorizer.(*Authorizer); ok {
 			for _, t := range a.session.transports {
 				t.spares.close()
+				t.layers.close()
 			}
 		}
 	}

@@ -15,13 +15,17 @@ const (
 	// maxSpares is how many connections are opened before requests for referrers need them:
 	// for the listings of an image's root and manifest, and then a referrer and a tag of each.
 	maxSpares = 4
+	// maxLayerSpares is how many are opened before the config and the layers of an image need
+	// them that are withheld until its verdict: one more is idle then.
+	maxLayerSpares = 2
 	// spareTime is how long one waits for its request.
 	spareTime = 10 * time.Second
 )
 
-// spares are connections for requests of ours that are opened while the image is resolved,
-// where a host has HTTP/1.1 alone. What refers to an image is asked for as soon as its digest
-// is known, several questions at once; their handshakes would take longer than their answers.
+// spares are connections that are opened while the image is resolved, where a host has
+// HTTP/1.1 alone. What refers to an image is asked for as soon as its digest is known, several
+// questions at once; their handshakes would take longer than their answers. So would those of
+// the layers of an image that is withheld until its evidence is there.
 type spares struct {
 	mu    sync.Mutex
 	known map[string][]*spare // by scheme and address
@@ -36,14 +40,14 @@ type spare struct {
 
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// open opens the connections that are missing.
-func (s *spares) open(ctx context.Context, key, address string, dial dialer) {
+// open opens the connections that are missing to n.
+func (s *spares) open(ctx context.Context, key, address string, n int, dial dialer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known == nil {
 		s.known = map[string][]*spare{}
 	}
-	for len(s.known[key]) < maxSpares {
+	for len(s.known[key]) < n {
 		made := &spare{done: make(chan struct{})}
 		s.known[key] = append(s.known[key], made)
 		go func() {
@@ -93,6 +97,13 @@ func (s *spare) discard() {
 	if <-s.done; s.conn != nil {
 		_ = s.conn.Close() // nobody has used it
 	}
+}
+
+// has reports whether there is a connection that is open or on its way.
+func (s *spares) has(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.known[key]) > 0
 }
 
 // take returns a connection that is open or on its way, nil where there is none, or none
@@ -154,15 +165,20 @@ func overTLS(c *http.Transport) dialer {
 
 type aheadKey struct{}
 
-// WithReferrersAhead says that requests for referrers will follow those of the context.
-func WithReferrersAhead(ctx context.Context) context.Context {
-	return context.WithValue(ctx, aheadKey{}, true)
+// ahead is what will follow the requests of a context.
+type ahead struct{ withheld bool }
+
+// WithReferrersAhead says that requests for referrers will follow those of the context; withheld,
+// that those for layers will come later, all at once.
+func WithReferrersAhead(ctx context.Context, withheld bool) context.Context {
+	return context.WithValue(ctx, aheadKey{}, ahead{withheld})
 }
 
 // openAhead has a request of the image, once it is connected, open connections for ours.
 func (t *transport) openAhead(req *http.Request) *http.Request {
 	ctx := req.Context()
-	if ctx.Value(aheadKey{}) == nil || isOurs(ctx) || t.dial == nil || t.viaProxy(req) {
+	follows, ok := ctx.Value(aheadKey{}).(ahead)
+	if !ok || isOurs(ctx) || t.direct == nil || t.viaProxy(req) {
 		return req
 	}
 	u := req.URL
@@ -171,18 +187,24 @@ func (t *transport) openAhead(req *http.Request) *http.Request {
 		if info.Reused || ok != (u.Scheme == "https") || ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
 			return
 		}
-		t.openSpares(ctx, u)
+		t.openSpares(ctx, u, follows)
 	}}))
 }
 
-func (t *transport) openSpares(ctx context.Context, u *url.URL) {
-	address := net.JoinHostPort(u.Hostname(), port(u))
+func (t *transport) openSpares(ctx context.Context, u *url.URL, follows ahead) {
+	dial := t.direct
 	if u.Scheme == "https" {
-		t.spares.open(ctx, u.Scheme+address, address, t.dialTLS)
-	} else {
-		t.spares.open(ctx, u.Scheme+address, address, t.dial)
+		dial = t.secure
+	}
+	t.spares.open(ctx, spareKey(u), spareAddress(u), maxSpares, dial)
+	if follows.withheld {
+		t.layers.open(ctx, spareKey(u), spareAddress(u), maxLayerSpares, dial)
 	}
 }
+
+func spareAddress(u *url.URL) string { return net.JoinHostPort(u.Hostname(), port(u)) }
+
+func spareKey(u *url.URL) string { return u.Scheme + spareAddress(u) }
 
 func (t *transport) viaProxy(req *http.Request) bool {
 	if t.ours.Proxy == nil {

@@ -77,7 +77,7 @@ func TestConnectionsAreOpenedAhead(t *testing.T) {
 			}
 			ctx := t.Context()
 			if tc.asked {
-				ctx = WithReferrersAhead(ctx)
+				ctx = WithReferrersAhead(ctx, false)
 			}
 			if err := get(ctx, "/image"); err != nil {
 				t.Fatal(err)
@@ -133,8 +133,8 @@ func TestSparesEnd(t *testing.T) {
 			time.Sleep(time.Second)
 			return countedConn{closed: &closed}, ctx.Err()
 		}
-		s.open(t.Context(), "key", "address", slow)
-		s.open(t.Context(), "key", "address", slow) // no more than there may be
+		s.open(t.Context(), "key", "address", maxSpares, slow)
+		s.open(t.Context(), "key", "address", maxSpares, slow) // no more than there may be
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if conn := s.take(ctx, "key"); conn != nil {
@@ -149,7 +149,7 @@ func TestSparesEnd(t *testing.T) {
 			t.Errorf("%d connections are closed, %d hosts known, want %d and none", closed.Load(), len(s.known), maxSpares-1)
 		}
 		closed.Store(0)
-		s.open(t.Context(), "key", "address", slow)
+		s.open(t.Context(), "key", "address", maxSpares, slow)
 		s.close() // the pull ends before they are open
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
@@ -157,7 +157,7 @@ func TestSparesEnd(t *testing.T) {
 			t.Errorf("%d connections are closed with their pull, want %d", closed.Load(), maxSpares)
 		}
 		failed := errors.New("refused")
-		s.open(t.Context(), "key", "address", func(context.Context, string, string) (net.Conn, error) { return nil, failed })
+		s.open(t.Context(), "key", "address", maxSpares, func(context.Context, string, string) (net.Conn, error) { return nil, failed })
 		dialled := s.or("", func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed })
 		if _, err := dialled(t.Context(), "tcp", "key"); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v, want that the request dials by itself", err)

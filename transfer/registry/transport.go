@@ -33,9 +33,10 @@ type transport struct {
 	shared, separate, ours *http.Transport
 	observer               Observer
 
-	spares  spares // for ours
-	dial    dialer // of ours, without spares
-	dialTLS dialer
+	spares spares // for ours
+	layers spares // for blobs of an image that is withheld, of separate
+	direct dialer // without spares
+	secure dialer // the same with TLS
 
 	mu        sync.Mutex
 	protocols map[string]int // the major version that a host last answered with, of maxHosts
@@ -50,8 +51,9 @@ func newTransport(base *http.Transport, observer Observer) *transport {
 	sessions := tls.NewLRUClientSessionCache(0)
 	t.shared, t.separate, t.ours = t.connections(base, sessions), t.connections(base, sessions), t.connections(base, sessions)
 	if t.ours.DialContext != nil {
-		t.dial, t.dialTLS = t.ours.DialContext, overTLS(t.ours)
-		t.ours.DialContext, t.ours.DialTLSContext = t.spares.or("http", t.dial), t.spares.or("https", t.dialTLS)
+		t.direct, t.secure = t.ours.DialContext, overTLS(t.ours)
+		t.ours.DialContext, t.ours.DialTLSContext = t.spares.or("http", t.direct), t.spares.or("https", t.secure)
+		t.separate.DialContext, t.separate.DialTLSContext = t.layers.or("http", t.direct), t.layers.or("https", t.secure)
 	}
 	t.shared.ForceAttemptHTTP2 = true // a TLS configuration of its own would turn it off
 	// What waits for an answer on a connection that died meanwhile is told after 40 s. A ping waits
@@ -126,7 +128,7 @@ func (t *transport) choose(req *http.Request) *http.Transport {
 		if req.URL.Scheme == "http" || t.protocol(req.URL.Host) == 1 {
 			return t.ours
 		}
-	case isLarge(req.Context()):
+	case isLarge(req.Context()) || isBlob(req.Context()) && t.layers.has(spareKey(req.URL)):
 		return t.separate
 	}
 	return t.shared
@@ -156,8 +158,8 @@ func (t *transport) CloseIdleConnections() {
 
 type largeKey struct{}
 
-// WithSize has the requests of the context choose their connection by the size in bytes of
-// the blob that they get, see [LargeBlob].
+// WithSize has the requests of the context be for a blob, and choose their connection by its
+// size in bytes, see [LargeBlob].
 func WithSize(ctx context.Context, size int64) context.Context {
 	return context.WithValue(ctx, largeKey{}, size >= LargeBlob)
 }
@@ -166,6 +168,8 @@ func isLarge(ctx context.Context) bool {
 	large, _ := ctx.Value(largeKey{}).(bool)
 	return large
 }
+
+func isBlob(ctx context.Context) bool { return ctx.Value(largeKey{}) != nil }
 
 type oursKey struct{}
 

@@ -28,6 +28,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
@@ -196,7 +197,10 @@ type sizedFetcher struct{ transfer.Fetcher }
 
 // Fetch implements transfer.Fetcher.
 func (f sizedFetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return f.Fetcher.Fetch(registry.WithSize(ctx, desc.Size), desc)
+	if !artifact.IsReferrer(desc.MediaType) {
+		ctx = registry.WithSize(ctx, desc.Size)
+	}
+	return f.Fetcher.Fetch(ctx, desc)
 }
 
 // Pusher implements transfer.ImagePusher. The reference's tag is set for the

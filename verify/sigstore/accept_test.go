@@ -23,6 +23,8 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/opencontainers/go-digest"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 	"github.com/sigstore/sigstore-go/pkg/testing/data"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
@@ -142,6 +144,23 @@ func TestEachAlgorithmVerifies(t *testing.T) {
 	}
 }
 
+// A log of Rekor v1 takes no envelope that is signed with SHA-384, one of v2 does.
+func TestCertificateOfAnotherCurveVerifies(t *testing.T) {
+	instance, err := ca.NewVirtualSigstoreWithSigningAlg(protocommon.PublicKeyDetails_PKIX_ECDSA_P384_SHA_384)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sigstoretest.Sigstore{CA: instance}
+	v := trustCI(t, s.RootOf(t, sigstoretest.Parts{}))
+	entity, err := instance.AttestHashedRekordV2(ci, tokens, sigstoretest.Statement(t, repository, subject, provenance, predicate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := marshalled(t, s.Proto(t, entity))
+	accept(t, v, bundleOf(good))
+	reject(t, v, edited(t, good, func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().Signatures[0].Sig[9] ^= 1 }), "does not vouch")
+}
+
 func TestOtherFormatsAreNotOurs(t *testing.T) {
 	for _, f := range []evidence.Format{evidence.Notation, evidence.Statement, "new"} {
 		_, err := trustKeys(t, sigstoretest.NewKey(t).PEM).Verify(t.Context(), evidence.Evidence{Format: f})
@@ -199,6 +218,22 @@ func TestBundleOfThePublicInstanceVerifies(t *testing.T) {
 		t.Fatal(err)
 	}
 	reject(t, of(other), e, "only able to verify 0 SCT entries")
+}
+
+// cosign v2 can log attestations as intoto, and before v2.2 did so in a version that holds no
+// signature.
+func TestLogEntryOfTheKindIntoto(t *testing.T) {
+	s := sigstoretest.New(t)
+	v := trustCI(t, s.Root)
+	layer := s.CosignAttestation(t, repository, subject, ci, tokens, provenance, predicate)
+	logged := func(version string) evidence.Evidence {
+		body := sigstoretest.IntotoBody(t, version, layer.Data, []byte(layer.Annotations[certificateAnnotation]))
+		return annotated(layerOf(layer), bundleAnnotation, s.LogAnnotation(t, body))
+	}
+	if got := accept(t, v, logged("0.0.2")); got.Kind != evidence.Attestation || got.PredicateType != provenance {
+		t.Errorf("%+v", got)
+	}
+	reject(t, v, logged("0.0.1"), "kind intoto 0.0.1, which holds no signature")
 }
 
 func TestRegistrationGivesALoader(t *testing.T) {

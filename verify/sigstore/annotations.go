@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 
 	"github.com/go-json-experiment/json/jsontext"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -95,8 +96,12 @@ func readLogEntry(data []byte) (*protorekor.TransparencyLogEntry, error) {
 	if entry.LogId.KeyId, err = hex.DecodeString(logID); err != nil {
 		return nil, err
 	}
-	return entry, readDocument(entry.CanonicalizedBody, members{
+	err = readDocument(entry.CanonicalizedBody, members{
 		"kind":       text(&entry.KindVersion.Kind),
 		"apiVersion": text(&entry.KindVersion.Version),
 	})
+	if err == nil && entry.KindVersion.Kind == "intoto" && entry.KindVersion.Version == "0.0.1" {
+		err = errors.New("an entry of the kind intoto 0.0.1, which holds no signature to compare; cosign v2.2 and later log another")
+	}
+	return entry, err
 }

@@ -12,6 +12,9 @@ const (
 	maxAnnotations = 128 << 10
 	// maxEntries is how many log entries evidence may have, and how many timestamps.
 	maxEntries = 8
+	// maxTimestamp is how many bytes a timestamp may have: what reads them calls itself for
+	// each level. With three certificates of RSA one has 7 KiB.
+	maxTimestamp = 16 << 10
 	// maxCertificates is how long a certificate chain in a bundle may be. Only its first
 	// is read.
 	maxCertificates = 8
@@ -20,8 +23,8 @@ const (
 	// each: those of sigstore-go.
 	maxSubjects = 1024
 	maxDigests  = 32
-	// maxMembers is how many members an object within signed JSON may have. The names of
-	// each are held to find one that stands there twice.
+	// maxMembers is how many members an object within signed JSON may have, together with
+	// those that it lies in. Their names are held to find one that stands there twice.
 	maxMembers = 1 << 16
 	// maxText is how many bytes a name, a type or an identity may have.
 	maxText = 2048

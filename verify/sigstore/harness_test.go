@@ -156,7 +156,7 @@ func reject(tb testing.TB, v trust.Verifier, e evidence.Evidence, why string) {
 	got, err := v.Verify(tb.Context(), e)
 	switch {
 	case err == nil:
-		tb.Fatalf("it is accepted: %+v", got)
+		tb.Fatalf("it is accepted: a %s by %s", got.Kind, got.Identity)
 	case !strings.Contains(err.Error(), why):
 		tb.Fatalf("it is refused for another reason than %q: %v", why, err)
 	case !errors.Is(err, errdefs.ErrInvalidArgument):
@@ -165,6 +165,6 @@ func reject(tb testing.TB, v trust.Verifier, e evidence.Evidence, why string) {
 		tb.Fatalf("the error has %d bytes: %v", len(err.Error()), err)
 	}
 	if got.Identity != "" || got.Kind != "" || got.Predicate != nil {
-		tb.Fatalf("what is refused says something: %+v", got)
+		tb.Fatalf("what is refused says something: a %s by %s", got.Kind, got.Identity)
 	}
 }

@@ -17,9 +17,10 @@ func identityOf(subject, issuer string) string {
 	return printable(subject) + " (issuer " + printable(issuer) + ")"
 }
 
-// printable quotes what could deceive a reader, or be taken for the rest of a name.
+// printable quotes what could deceive a reader. What it does not quote has no space, and so no
+// " (issuer ".
 func printable(text string) string {
-	strange := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`()"\`, r) }
+	strange := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
 	if text == "" || strings.ContainsFunc(text, strange) {
 		return strconv.QuoteToASCII(text)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
@@ -138,7 +139,7 @@ func TestRootThatCannotVouchIsRefused(t *testing.T) {
 		loaded(t, config, s.RootOf(t, parts))
 	}
 	rejectLoad(t, rootConfig(), "trusted_root without identities", s.Root)
-	rejectLoad(t, rootConfig(trust.Identity{Issuer: tokens, SubjectRegexp: "("}), "subject_regexp")
+	rejectLoad(t, rootConfig(trust.Identity{Issuer: tokens, SubjectRegexp: "("}), "subject_regexp", s.Root)
 }
 
 func TestRootsOfDifferentKindsAreRefused(t *testing.T) {
@@ -252,6 +253,15 @@ func TestExpressionMustMatchTheWholeIdentity(t *testing.T) {
 		if !errdefs.IsPermissionDenied(err) || strings.ContainsAny(err.Error(), "\n") {
 			t.Errorf("%q: %v", row, err)
 		}
+	}
+}
+
+func TestTimeIsTheEarliest(t *testing.T) {
+	at := func(s int64) verify.TimestampVerificationResult {
+		return verify.TimestampVerificationResult{Timestamp: time.Unix(s, 0)}
+	}
+	if got := earliest([]verify.TimestampVerificationResult{at(2), at(1), at(3)}); got.Unix() != 1 {
+		t.Errorf("at %s", got)
 	}
 }
 

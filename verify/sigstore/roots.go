@@ -107,13 +107,17 @@ func (r *roots) authenticate(ctx context.Context, s *signed) (by, error) {
 	if err != nil {
 		return by{}, err
 	}
-	who := by{identity: name, notes: r.notes}
-	for _, ts := range result.VerifiedTimestamps {
-		if who.time.IsZero() || ts.Timestamp.Before(who.time) {
-			who.time = ts.Timestamp
+	return by{identity: name, time: earliest(result.VerifiedTimestamps), notes: r.notes}, nil
+}
+
+// earliest is when the signature was there: any of the times has been verified.
+func earliest(all []verify.TimestampVerificationResult) (first time.Time) {
+	for _, ts := range all {
+		if first.IsZero() || ts.Timestamp.Before(first) {
+			first = ts.Timestamp
 		}
 	}
-	return who, nil
+	return first
 }
 
 // explain says whose it is, if it is valid but for that, and else what sigstore-go says.

@@ -106,19 +106,33 @@ func countRest(dec *jsontext.Decoder) (n int) {
 	return max(n, 0)
 }
 
-// skip reads a value of any kind and drops it.
+// skip reads a value of any kind and drops it. The names of an object are held until it ends,
+// so that the objects that are open have maxMembers together.
 func skip(dec *jsontext.Decoder) error {
 	depth := dec.StackDepth()
+	var members []int64 // of each level below depth, names and values alike
+	var open int64
 	for {
 		if _, err := dec.ReadToken(); err != nil {
 			return err
 		}
-		// An object's names and values count alike.
-		if kind, n := dec.StackIndex(dec.StackDepth()); kind == '{' && n > 2*maxMembers {
-			return fmt.Errorf("an object of more than %d members", maxMembers)
+		level := dec.StackDepth() - depth
+		for len(members) > level {
+			open -= members[len(members)-1]
+			members = members[:len(members)-1]
 		}
-		if dec.StackDepth() <= depth {
+		if level == 0 {
 			return nil
+		}
+		if len(members) < level {
+			members = append(members, 0)
+		}
+		if kind, n := dec.StackIndex(depth + level); kind == '{' {
+			open += n - members[level-1]
+			members[level-1] = n
+		}
+		if open > 2*maxMembers {
+			return fmt.Errorf("objects of more than %d members", maxMembers)
 		}
 	}
 }

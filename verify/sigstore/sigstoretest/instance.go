@@ -139,10 +139,7 @@ func annotationsOf(tb testing.TB, pb *protobundle.Bundle) map[string]string {
 		"dev.sigstore.cosign/certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: material.GetCertificate().GetRawBytes()})),
 	}
 	for _, entry := range material.GetTlogEntries() {
-		annotations["dev.sigstore.cosign/bundle"] = string(marshal(tb, map[string]any{
-			"SignedEntryTimestamp": entry.GetInclusionPromise().GetSignedEntryTimestamp(),
-			"Payload":              rekorPayload(entry),
-		}))
+		annotations["dev.sigstore.cosign/bundle"] = logAnnotation(tb, entry)
 	}
 	for _, timestamp := range material.GetTimestampVerificationData().GetRfc3161Timestamps() {
 		annotations["dev.sigstore.cosign/rfc3161timestamp"] = string(marshal(tb, map[string]any{
@@ -150,6 +147,14 @@ func annotationsOf(tb testing.TB, pb *protobundle.Bundle) map[string]string {
 		}))
 	}
 	return annotations
+}
+
+func logAnnotation(tb testing.TB, entry *protorekor.TransparencyLogEntry) string {
+	tb.Helper()
+	return string(marshal(tb, map[string]any{
+		"SignedEntryTimestamp": entry.GetInclusionPromise().GetSignedEntryTimestamp(),
+		"Payload":              rekorPayload(entry),
+	}))
 }
 
 // Proto is an entity of the virtual Sigstore as a bundle v0.3.
