@@ -263,16 +263,16 @@ func TestMetrics(t *testing.T) {
 		labels []string
 		value  float64
 	}{
-		{"pulls_total", []string{"outcome=truncated"}, 2}, // from the registry, and through the mirror
+		{"pulls_total", []string{"outcome=truncated"}, 4}, // from the registry, through the mirror, verified, and not with a warning
 		{"pulls_total", []string{"outcome=present"}, 2},
 		{"pulls_total", []string{"outcome=unknown"}, 1},
 		{"pulls_total", []string{"outcome=absent"}, 1},
-		{"pulls_total", []string{"outcome=refused"}, 1},
+		{"pulls_total", []string{"outcome=refused"}, 2},
 		{"pulls_total", []string{"outcome=failed"}, 1},
 		{"pulls_total", []string{"outcome=unselected"}, 1},
-		{"pulls_total", nil, 9},
-		{"refusals_total", []string{"limit=max_blob_size"}, 2},
-		{"refusals_total", nil, 2},
+		{"pulls_total", nil, 12},
+		{"refusals_total", []string{"limit=max_blob_size"}, 5},
+		{"refusals_total", nil, 5},
 		{"requests_total", []string{"code=none"}, 0},
 		{"verdicts_total", []string{"result=verified", "mode=enforce"}, 1},
 		{"verdicts_total", []string{"result=refused", "mode=enforce"}, 1},
@@ -312,8 +312,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	// The failed and the unselected pull looked for no referrers.
-	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 7 {
-		t.Errorf("%d waits are counted, want 7", n)
+	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 10 {
+		t.Errorf("%d waits are counted, want 10", n)
 	}
 	for title, queries := range dashboard(t) {
 		for _, query := range queries {
