@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -110,4 +111,17 @@ func docsNormal(s string) string {
 		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
 	}
 	return s
+}
+
+// trusting is a trust of the name, in a public key.
+func trusting(t *testing.T, name string, key []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name+".pub")
+	if err := os.WriteFile(path, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.%s]
+    keys = [%q]
+`, name, path)
 }

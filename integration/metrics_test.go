@@ -165,7 +165,12 @@ func expiringTrusts(t *testing.T) (plugin string, spoil func()) {
 }
 
 // authority is a root certificate that ends in an hour, PEM.
-func authority(t *testing.T) []byte {
+func authority(t *testing.T) []byte { return authorityOf(t, time.Now().Add(-time.Minute)) }
+
+// olderAuthority is one that began before authority's do.
+func olderAuthority(t *testing.T) []byte { return authorityOf(t, time.Now().Add(-time.Hour)) }
+
+func authorityOf(t *testing.T, begins time.Time) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -173,7 +178,7 @@ func authority(t *testing.T) []byte {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Vendor"}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: begins, NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

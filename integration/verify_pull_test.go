@@ -22,20 +22,14 @@ import (
 // all repositories that verifies by it.
 func enforcing(t *testing.T, key []byte, lines ...string) daemon.Config {
 	t.Helper()
-	return active(trusting(t, "release", key) + verifying(append([]string{`verify = "enforce"`}, lines...)...))
-}
-
-// trusting is a trust of the name, in a public key.
-func trusting(t *testing.T, name string, key []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name+".pub")
+	path := filepath.Join(t.TempDir(), "release.pub")
 	if err := os.WriteFile(path, key, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf(`
-  [plugins."io.containerd.transfer.v1.referrers".trust.%s]
+	return active(fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.release]
     keys = [%q]
-`, name, path)
+`, path) + verifying(append([]string{`verify = "enforce"`}, lines...)...))
 }
 
 // verifying is a rule for all repositories that asks for a signature by the trust release.
