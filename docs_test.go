@@ -383,7 +383,7 @@ func testsOfTheTree(t *testing.T) map[string]bool {
 		}
 		pkg := packages.FindSubmatch(text)
 		for _, f := range function.FindAllSubmatch(text, -1) {
-			found[fmt.Sprintf("%s.%s", pkg[1], f[1])] = true
+			found[fmt.Sprintf("%s.%s", strings.TrimSuffix(string(pkg[1]), "_test"), f[1])] = true
 		}
 		return nil
 	})
