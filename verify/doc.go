@@ -9,6 +9,7 @@
 package verify
 
 import (
+	// Each registers its verifier.
 	_ "github.com/transfer-referrers/transfer-referrers/verify/notation"
 	_ "github.com/transfer-referrers/transfer-referrers/verify/sigstore"
 )

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -83,7 +84,7 @@ func matches(globs, key string) bool {
 }
 
 // run runs the parts, prints what they found and writes it down.
-func (o options) run(ctx context.Context) error {
+func (o options) run(ctx context.Context) (err error) {
 	if !slices.ContainsFunc(keys(), o.wants) {
 		return fmt.Errorf("no scene is called %s; there are %s", o.scenes, strings.Join(keys(), ", "))
 	}
@@ -91,7 +92,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if o.key, err = newSigningKey(dir); err != nil {
 		return err
 	}

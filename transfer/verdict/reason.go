@@ -120,10 +120,10 @@ func (c *Case) doubt(m Manifest) string {
 		return ""
 	}
 	for _, subject := range append([]digest.Digest{m.Digest}, m.Above...) {
-		switch status, why := c.Status(subject); {
-		case status == labels.Unknown:
+		switch status, why := c.Status(subject); status {
+		case labels.Unknown:
 			return "what refers to " + Short(subject) + " could not be learnt (" + clip(why) + ")"
-		case status == labels.Truncated:
+		case labels.Truncated:
 			return "a limit cut what refers to " + Short(subject) + " (" + clip(why) + ")"
 		}
 	}
