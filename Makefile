@@ -85,7 +85,7 @@ test-unit: ## tests that need nothing but Go
 	cd verify && $(GO) test $(RACE) ./...
 	cd cmd && $(GO) test $(RACE) ./...
 
-test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign ## tests with a real daemon and real registries (needs root)
+test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## tests with a real daemon and real registries (needs root)
 	@mkdir -p $(DAEMONS)/stock
 	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(if $(CONTAINERD)$(if $(RACE),,static),$(STATIC),$(GO) build $(RACE)) -o $(DAEMONS)/ ./containerd && $(STATIC) -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
 	cd cmd && $(STATIC) -o $(DAEMONS)/ ./ctr
@@ -143,7 +143,7 @@ check-proto: ## fail where api/ is not what proto/ generates
 fixture: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## make integration/fixture/testdata anew with the real producers
 	cd integration/fixture/generate && PATH="$(TOOLS):$$PATH" $(GO) run . ../testdata
 
-tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint cyclonedx-gomod oras regctl cosign) ## install what CI needs
+tools: $(addprefix $(TOOLS)/,buf protoc-gen-go golangci-lint cyclonedx-gomod oras regctl cosign cosign2) ## install what CI needs
 
 $(TOOLS)/buf:
 	GOBIN=$(TOOLS) $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)

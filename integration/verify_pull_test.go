@@ -7,10 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/transfer-referrers/transfer-referrers/integration/daemon"
@@ -45,29 +43,7 @@ func verifying(lines ...string) string {
 func wantRefused(t *testing.T, d *daemon.Daemon, reg *registry.Registry, image string, says ...string) {
 	t.Helper()
 	f := loadFixture(t)
-	reg.Reset()
-	_, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", image)
-	wantError(t, err, append(says, "ctr: SignatureValidationFailed: image "+image+" is refused: ")...)
-	layers := f.Content(fixture.AMD64)[1:] // its config and its layers
-	for _, dgst := range layers {
-		if n := reg.Count(dgst.String()); n > 0 {
-			t.Errorf("%d requests for %s of an image that is refused", n, dgst)
-		}
-	}
-	if out := ctr(t, d, "images", "ls", "-q"); out != "" {
-		t.Errorf("there are image records: %s", out)
-	}
-	if out := ctr(t, d, "snapshots", "ls"); strings.Count(out, "\n") > 1 {
-		t.Errorf("there are snapshots: %s", out)
-	}
-	collect(t, d)
-	if left := contents(t, d); len(left) > 0 {
-		t.Errorf("stored is %v after a pull that was refused", left)
-	}
-	wantClean(t, d)
-	if n := len(d.LogLines("referrers: image refused")); n == 0 {
-		t.Error("the log has no line of its own for the refusal")
-	}
+	ruled{f.Get(fixture.Image), reg, image, f.Content(fixture.AMD64)[1:]}.refused(t, d, says...)
 }
 
 // A signed image is pulled, and verified from the store once the registry is gone; an image
@@ -81,10 +57,7 @@ func TestVerifiedPull(t *testing.T) {
 			image := reg.Host + "/app:v1"
 			d := startDaemon(t, enforcing(t, fixture.CosignKey))
 			pull(t, d, image)
-			reg.Fail(func(w http.ResponseWriter, _ *http.Request) bool {
-				w.WriteHeader(http.StatusBadGateway)
-				return true
-			})
+			reg.Fail(unreachable)
 			referrers(t, d, "verify", image).want(t, 0).prints(t, "counted sigstore-bundle", "\nverified\n")
 		})
 	}

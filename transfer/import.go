@@ -33,7 +33,12 @@ func (t *Transferrer) importArchive(ctx context.Context, src transfer.ImageImpor
 	}
 	defer release()
 	d := &importStore{destination: destination{dst}, store: t.config.Store, labeler: t.labeler, progress: progress}
-	return t.config.Local.Transfer(ctx, src, d, transfer.WithProgress(progress))
+	d.records = &judgedRecords{t: t, platforms: d.Platforms()}
+	err = t.config.Local.Transfer(ctx, src, d, transfer.WithProgress(progress))
+	if d.records.refused != nil {
+		return d.records.refused // as it is, whatever was put around it
+	}
+	return err
 }
 
 // importStore is an import's destination, watched for the manifests that pass
@@ -44,6 +49,7 @@ type importStore struct {
 	store    content.Store
 	labeler  *stored.Labeler
 	progress transfer.ProgressFunc
+	records  *judgedRecords
 
 	mu       sync.Mutex
 	index    digest.Digest        // of the archive, the first that passes
@@ -132,7 +138,8 @@ func (d *importStore) Store(ctx context.Context, desc ocispec.Descriptor, store 
 	if d.isApart[entryOf(desc)] {
 		return nil, nil
 	}
-	imgs, err := d.ImageStorer.Store(ctx, desc, store)
+	d.records.Store = store
+	imgs, err := d.ImageStorer.Store(ctx, desc, d.records)
 	switch {
 	case desc.Digest != d.index:
 	case err == nil && len(imgs) > 0:

@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -52,7 +53,7 @@ func (c *Case) reasonOf(m ManifestVerdict, i int, n Need) string {
 	found, remedy := c.instead(m.Digest, i)
 	has := "none counts"
 	if len(n.Identities) > 0 {
-		has = fmt.Sprintf("%d counts, by %s", len(n.Identities), strings.Join(n.Identities, ", "))
+		has = fmt.Sprintf("%d counts, by %s", len(n.Identities), shortHex(strings.Join(n.Identities, ", ")))
 	}
 	return fmt.Sprintf("image %s is refused: %s needs %s of %s, and %s: %s. %s; every reason: ctr referrers explain %s",
 		c.Image, c.Selection.RuleName(), n.Requirement, what, has, found, remedy, c.Image)
@@ -80,7 +81,7 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 		}
 		why := "it is of another kind"
 		if len(e.Reasons) > 0 {
-			why = strings.Join(e.Reasons, "; ")
+			why = shortHex(strings.Join(e.Reasons, "; "))
 		}
 		if len(why) > maxFoundText {
 			why = strings.ToValidUTF8(why[:maxFoundText], "") + "…"
@@ -101,6 +102,13 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 	}
 	return strings.Join(parts, ", "), remedy
 }
+
+// longHex is a digest or a fingerprint in a reason.
+var longHex = regexp.MustCompile(fmt.Sprintf("([0-9a-f]{%d})[0-9a-f]{%d,}", shortDigest, 64-shortDigest))
+
+// shortHex shortens the digests and fingerprints in a text as Short does: they would take the
+// room of what is to be read.
+func shortHex(text string) string { return longHex.ReplaceAllString(text, "$1") }
 
 // of returns the pieces on the manifest and above it.
 func (c *Case) of(m Manifest) []Piece {
