@@ -449,7 +449,7 @@ func TestMassesBesideThePayloadAreRefused(t *testing.T) {
 	reject(t, byKey, many, "more than 4096 JSON tokens")
 
 	big := bundleOf(append(slices.Clone(good), bytes.Repeat([]byte(" "), evidence.MaxSize)...))
-	reject(t, byKey, big, "more than 8388608")
+	reject(t, byKey, big, "more than 6291456")
 
 	for _, key := range []string{"dev.sigstore.cosign/bundle", "dev.sigstore.cosign/certificate", "dev.cosignproject.cosign/signature"} {
 		layer := layerOf(s.CosignSignature(t, repository, subject, ci, tokens))
