@@ -221,7 +221,7 @@ func TestTamperedPayloadIsRefused(t *testing.T) {
 		}
 	}
 	// The payload type is signed with the payload.
-	reject(t, byKey, edited(t, k.Signature(t, subject), func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().PayloadType += "x" }), "could not verify envelope")
+	reject(t, byKey, edited(t, k.Signature(t, subject), func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().PayloadType += "x" }), "another key signed it, or other content")
 }
 
 // V21, wrong key hint: it comes from the network, and neither helps nor harms.

@@ -147,5 +147,6 @@ func (ks keys) authenticate(ctx context.Context, s *signed) (by, error) {
 // over the content, in words that help nobody.
 func isMismatch(err error) bool {
 	return slices.ContainsFunc([]string{"accepted signatures do not match threshold", "invalid signature", "failed to verify signature"},
-		func(text string) bool { return strings.Contains(err.Error(), text) })
+		func(text string) bool { return strings.Contains(err.Error(), text) }) &&
+		!strings.Contains(err.Error(), "artifact does not match digest")
 }
