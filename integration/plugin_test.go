@@ -25,7 +25,7 @@ func TestDisabledPlugins(t *testing.T) {
 		says      string
 	}{
 		{"none", nil, 0, `referrers are not active: to have pulls bring them, add \"io.containerd.transfer.v1.local\" and \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
-		{"both", daemon.Active, 5, "referrers are active: 1 rules, of which 0 require, 0 verify with enforce, 0 verify with warn, 0 deny"},
+		{"both", daemon.Active, 5, "referrers are active: rules: 1 (require: 0, verify with enforce: 0, verify with warn: 0, deny: 0)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := startDaemon(t, daemon.Config{Disabled: tc.disabled, Plugin: everything})

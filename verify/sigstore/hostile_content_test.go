@@ -184,7 +184,7 @@ func TestEvidenceAboutAnotherDigestIsRefused(t *testing.T) {
 	// The digest of a message signature is a hint that nobody signs.
 	reject(t, byKey, edited(t, k.MessageSignature(t, []byte("sibling")), func(pb *protobundle.Bundle) {
 		pb.GetMessageSignature().MessageDigest = proto(t, k.MessageSignature(t, manifest)).GetMessageSignature().MessageDigest
-	}), "could not verify message")
+	}), "another key signed it, or other content")
 }
 
 // V20, GHSA-r2xv-vpr2-42m9.
