@@ -20,6 +20,12 @@ import (
 // onTerminal runs `ctr referrers` on a terminal and returns what that shows.
 func onTerminal(t *testing.T, d *daemon.Daemon, args ...string) string {
 	t.Helper()
+	return ctrOnTerminal(t, d, append([]string{"referrers"}, args...)...)
+}
+
+// ctrOnTerminal runs ctr on a terminal and returns what that shows.
+func ctrOnTerminal(t *testing.T, d *daemon.Daemon, args ...string) string {
+	t.Helper()
 	// Not blocking, so that closing ends a read.
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -43,7 +49,7 @@ func onTerminal(t *testing.T, d *daemon.Daemon, args ...string) string {
 		data, _ := io.ReadAll(master) // ends in EIO once no one has the slave open
 		shown <- string(data)
 	}()
-	cmd := exec.CommandContext(testContext(t), d.CtrPath(), append([]string{"--address", d.Address, "-n", "default", "referrers"}, args...)...)
+	cmd := exec.CommandContext(testContext(t), d.CtrPath(), append([]string{"--address", d.Address, "-n", "default"}, args...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	err = cmd.Run()
 	slave.Close()
