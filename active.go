@@ -54,13 +54,17 @@ const shortFingerprint = len("sha256:") + 16
 // activeLine says whether the daemon enforces anything, and by whom.
 func activeLine(rules *policy.Policy, trusts *trust.Store) string {
 	s := rules.Summary()
-	if s.BuiltIn {
-		return "no rules configured, built-in rule: it brings signatures and attestations of every image, and enforces nothing"
+	line := "no rules configured, built-in rule: it brings signatures and attestations of every image, and enforces nothing"
+	if !s.BuiltIn {
+		line = fmt.Sprintf("rules: %d (require: %d, verify with enforce: %d, verify with warn: %d, deny: %d)", s.Rules, s.Requiring, s.Enforcing, s.Warning, s.Denying)
 	}
-	line := fmt.Sprintf("%d rules, of which %d require, %d verify with enforce, %d verify with warn, %d deny", s.Rules, s.Requiring, s.Enforcing, s.Warning, s.Denying)
 	var states []string
 	for _, t := range trusts.Now(context.Background()).States() {
-		states = append(states, fmt.Sprintf("%s (%s, %s)", t.Name, t.Kind, t.Fingerprint[:shortFingerprint]))
+		until := ""
+		if end := t.Facts.Expires; !end.IsZero() {
+			until = ", until " + end.UTC().Format(time.DateOnly)
+		}
+		states = append(states, fmt.Sprintf("%s (%s, %s%s)", t.Name, t.Kind, t.Fingerprint[:shortFingerprint], until))
 	}
 	if len(states) > 0 {
 		line += "; trusts: " + strings.Join(states, ", ")

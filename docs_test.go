@@ -10,55 +10,112 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
 
-// Every example of a key loads.
+// Every example of a key loads, in the table that its section is about.
 func TestExamplesOfKeys(t *testing.T) {
 	doc, err := os.ReadFile("docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\|.*?\\| `((?:local\\.)?\\w+ = [^`]+)` \\|").FindAllStringSubmatch(string(doc), -1)
-	if len(rows) < 15 {
-		t.Fatalf("%d examples, the format of the tables has changed", len(rows))
-	}
-	top := reflect.TypeFor[Config]()
-	for _, row := range rows {
-		text := row[2]
-		if _, ok := fieldOf(top, row[1]); !ok {
-			text = "[[rules]]\n" + text
-			if row[1] != "repositories" {
-				text += "\nrepositories = [\"**\"]"
+	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\|.*?\\| `((?:local\\.)?\\w+ = [^`]+)` \\|")
+	examples := 0
+	for _, section := range regexp.MustCompile("(?m)^##+ ").Split(string(doc), -1) {
+		title, text, _ := strings.Cut(section, "\n")
+		for _, r := range row.FindAllStringSubmatch(text, -1) {
+			examples++
+			c, err := load(t, inItsTable(title, r[1], r[2]))
+			if err != nil {
+				t.Errorf("%s: %v", r[2], err)
+				continue
+			}
+			for name, trusted := range c.Trust {
+				if err := trusted.Check(); err != nil {
+					t.Errorf("%s: trust.%s: %v", r[2], name, err)
+				}
 			}
 		}
-		if _, err := load(t, text); err != nil {
-			t.Errorf("%s: %v", row[2], err)
-		}
+	}
+	if examples < 35 {
+		t.Fatalf("%d examples, the format of the tables has changed", examples)
 	}
 }
 
-func fieldOf(of reflect.Type, key string) (reflect.StructField, bool) {
-	for i := range of.NumField() {
-		if f := of.Field(i); f.Tag.Get("toml") == key {
-			return f, true
+// inItsTable puts an example where its key belongs, with what it cannot do without.
+func inItsTable(section, key, example string) string {
+	with := func(lines map[string]string) string { // those for other keys
+		for k, line := range lines {
+			if k != key {
+				example += "\n" + line
+			}
 		}
+		return example
 	}
-	return reflect.StructField{}, false
+	const entry = "[[rules]]\nrepositories = [\"**\"]\nverify = \"enforce\"\n[[rules.attested]]\n"
+	switch section {
+	case "Keys":
+		return example
+	case "Rules":
+		needs := map[string]string{"repositories": `repositories = ["**"]`}
+		switch key {
+		case "verify":
+			needs["signed"] = `signed = [{ by = ["release"] }]`
+		case "signed", "attested":
+			needs["verify"] = `verify = "enforce"`
+		}
+		return "[[rules]]\n" + with(needs)
+	case "Verification":
+		return entry + with(map[string]string{"by": `by = ["ci"]`, "predicate_type": `predicate_type = "https://slsa.dev/provenance/v1"`})
+	case "Conditions":
+		if key == "path" {
+			example += ", exists = true"
+		}
+		return entry + fmt.Sprintf("by = [\"ci\"]\npredicate_type = \"x\"\nwhere = [{ %s }]\n", example)
+	case "Trusts":
+		needs := map[string]string{}
+		switch key {
+		case "trusted_root":
+			needs["identities"] = `identities = [{ issuer = "i", subject = "s" }]`
+		case "notation_roots":
+			needs["subjects"] = `subjects = ["C=US, ST=WA, O=Vendor"]`
+		case "subjects":
+			needs["notation_roots"] = `notation_roots = ["/ca.pem"]`
+		}
+		return "[trust.x]\n" + with(needs)
+	case "Identities":
+		other := `, subject = "s"`
+		if strings.HasPrefix(key, "subject") {
+			other = `, issuer = "i"`
+		}
+		return "[trust.x]\ntrusted_root = [\"/root.json\"]\nidentities = [{ " + example + other + " }]\n"
+	}
+	return "no table is known for the section " + section
 }
 
-// Every key is in the tables of docs/configuration.md, and in docs/config.toml;
-// the tables have its default.
+// Every key is in the tables of docs/configuration.md, and in docs/config.toml or
+// docs/verification.toml; the tables have its default.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sample, err := os.ReadFile("docs/config.toml")
-	if err != nil {
-		t.Fatal(err)
+	var samples string
+	for _, name := range []string{"docs/config.toml", "docs/verification.toml"} {
+		sample, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples += string(sample)
 	}
-	for _, of := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[policy.Rule]()} {
+	for _, of := range []reflect.Type{
+		reflect.TypeFor[Config](), reflect.TypeFor[policy.Rule](),
+		reflect.TypeFor[policy.Signed](), reflect.TypeFor[policy.Attested](), reflect.TypeFor[policy.Condition](),
+		reflect.TypeFor[trust.Config](), reflect.TypeFor[trust.Identity](),
+	} {
 		for i := range of.NumField() {
 			key := of.Field(i).Tag.Get("toml")
 			_, row, ok := strings.Cut(string(doc), "\n| `"+key+"` |")
@@ -76,15 +133,68 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 					t.Errorf("docs/configuration.md: %s has not the default %s: %s", key, want, row)
 				}
 			}
-			if !strings.Contains(string(sample), key) {
-				t.Errorf("docs/config.toml has no %s", key)
+			if !regexp.MustCompile(`\b` + key + `\b`).MatchString(samples) {
+				t.Errorf("neither docs/config.toml nor docs/verification.toml has %s", key)
 			}
 		}
 	}
 }
 
-// Every constant of package transfer and those below it that is named as a limit stands in
-// the tables of docs/configuration.md, and these name no other.
+// The example of verification loads: its files are there, and each of its entries can be met.
+func TestVerificationExample(t *testing.T) {
+	text, err := os.ReadFile("docs/verification.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range regexp.MustCompile(`/etc/([a-z/.-]+)"`).FindAllStringSubmatch(string(text), -1) {
+		path := filepath.Join(dir, name[1])
+		if filepath.Ext(path) == "" { // notation's directory
+			path = filepath.Join(path, "trustpolicy.json")
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var file struct {
+		Plugins map[string]map[string]any `toml:"plugins"`
+	}
+	if err := toml.Unmarshal([]byte(strings.ReplaceAll(string(text), `"/etc/`, `"`+dir+"/")), &file); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseConfig(file.Plugins[pluginName])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := policy.New(c.Rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusts, err := trust.Open(c.Trust, anyFile{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trusts.Check(rules); err != nil {
+		t.Error(err)
+	}
+}
+
+// anyFile makes verifiers of any files, that verify nothing.
+type anyFile struct{ trust.Verifier }
+
+func (anyFile) Kinds() []trust.Kind {
+	return []trust.Kind{trust.Keys, trust.TrustedRoot, trust.Notation}
+}
+
+func (v anyFile) Load(trust.Config, []trust.File) (trust.Verifier, error) { return v, nil }
+
+func (anyFile) Facts() trust.Facts { return trust.Facts{Identities: 1} }
+
+// Every constant of package transfer, those below it and the verifiers that is named as a
+// limit stands in the tables of docs/configuration.md, and these name no other.
 func TestEveryFixedLimitIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("docs/configuration.md")
 	if err != nil {
@@ -93,7 +203,7 @@ func TestEveryFixedLimitIsDocumented(t *testing.T) {
 	constant := regexp.MustCompile(`(?m)^\s*(?:const )?([mM]ax[A-Z]\w*)\s*=`)
 	have := map[string]bool{}
 	code := map[string]string{} // by package
-	err = filepath.WalkDir("transfer", func(path string, _ fs.DirEntry, err error) error {
+	note := func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -107,9 +217,11 @@ func TestEveryFixedLimitIsDocumented(t *testing.T) {
 			have[fmt.Sprintf("%s.%s", of, name[1])] = true
 		}
 		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	}
+	for _, below := range []string{"transfer", "verify"} {
+		if err := filepath.WalkDir(below, note); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name := range have {
 		if !strings.Contains(string(doc), "`"+name+"`") {
@@ -271,7 +383,7 @@ func testsOfTheTree(t *testing.T) map[string]bool {
 		}
 		pkg := packages.FindSubmatch(text)
 		for _, f := range function.FindAllSubmatch(text, -1) {
-			found[fmt.Sprintf("%s.%s", pkg[1], f[1])] = true
+			found[fmt.Sprintf("%s.%s", strings.TrimSuffix(string(pkg[1]), "_test"), f[1])] = true
 		}
 		return nil
 	})

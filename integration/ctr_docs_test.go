@@ -4,10 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/transfer-referrers/transfer-referrers/integration/fixture"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
@@ -32,7 +34,9 @@ func TestCtrDocs(t *testing.T) {
 	toDocs := strings.NewReplacer(reg.Host, docsHost, mirror.Host, docsMirror)
 	toTest := strings.NewReplacer(docsHost, reg.Host, docsMirror, mirror.Host)
 	imageAlone(f, t, reg)
-	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)))
+	d := startDaemon(t, active(trusting(t, "team", fixture.CosignKey)+
+		strings.ReplaceAll(rule(`artifact_types = ["signatures", "attestations", "sboms"]`), `"**"`, `"**/app"`)+
+		strings.ReplaceAll(strings.ReplaceAll(verifying(`verify = "enforce"`), `"**"`, `"**/release"`), `"release"`, `"team"`)))
 	pull(t, d, reg.Host+"/app:v1")
 	signed, code, ran := false, 0, map[string]bool{}
 	run := func(command string) string {
@@ -45,6 +49,12 @@ func TestCtrDocs(t *testing.T) {
 		}
 		if args[2] == "push" && !ran["push"] {
 			pull(t, d, reg.Host+"/app:v1", "--platform", "linux/arm64")
+		}
+		if args[2] == "verify" && !ran["verify"] {
+			if err := f.Push(testContext(t), reg, "release", "v1"); err != nil {
+				t.Fatal(err)
+			}
+			pull(t, d, reg.Host+"/release:v1")
 		}
 		ran[args[2]] = true
 		if args[2] == "fetch" && !signed {
@@ -101,4 +111,17 @@ func docsNormal(s string) string {
 		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
 	}
 	return s
+}
+
+// trusting is a trust of the name, in a public key.
+func trusting(t *testing.T, name string, key []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name+".pub")
+	if err := os.WriteFile(path, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.%s]
+    keys = [%q]
+`, name, path)
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
-var referrersCommands = []string{"ls", "fetch", "cat", "explain", "push"}
+var referrersCommands = []string{"ls", "fetch", "cat", "explain", "push", "verify"}
 
 // The flags that come before the command, namespace and address, hold for all.
 func TestReferrersNamespaceAndAddress(t *testing.T) {

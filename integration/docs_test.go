@@ -42,7 +42,7 @@ func TestReadmeSays(t *testing.T) {
 			t.Errorf("no example has the README's line %s", line)
 		}
 	}
-	inert, active := startDaemon(t, stock), startDaemon(t, active(everything))
+	inert, active := startDaemon(t, stock), startDaemon(t, active(""))
 	for d, says := range map[*daemon.Daemon]string{inert: "referrers are not active: ", active: "referrers are active: "} {
 		_, line, _ := strings.Cut(readme, "\n"+says)
 		line, _, _ = strings.Cut(line, "\n")

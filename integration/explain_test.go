@@ -127,6 +127,36 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// Of a registry that an earlier pull learnt to have no referrers API, explain says so, and how long ago.
+func TestExplainMemoryOfACapability(t *testing.T) {
+	f := loadFixture(t)
+	reg := startRegistry(t, registry.Distribution)
+	if err := f.Push(testContext(t), reg, "app", "v1"); err != nil {
+		t.Fatal(err)
+	}
+	listUnderTag(t, f, reg, "app", fixture.AMD64, fixture.SBOM)
+	image := reg.Host + "/app:v1"
+	d := startDaemon(t, active(everything))
+	pull(t, d, image, "--plain-http")
+	reg.Reset()
+	var found []outcome.Memory
+	for _, m := range explained(t, d, image).Memory {
+		if m.Kind == outcome.MemoryCapability {
+			found = append(found, m)
+		}
+	}
+	if len(found) != 1 || found[0].Host != reg.Host || !strings.HasSuffix(found[0].Age, "s") {
+		t.Errorf("remembered is %+v, want the host and an age", found)
+	}
+	if n := reg.Count("/referrers/"); n != 0 {
+		t.Errorf("the endpoint was asked %d times: %v", n, reg.Requests())
+	}
+	out, err := d.Ctr(testContext(t), "referrers", "explain", "--plain-http", "--platform", "linux/amd64", image)
+	if err != nil || !strings.Contains(out, "capability") {
+		t.Errorf("the text does not name the capability: %v\n%s", err, out)
+	}
+}
+
 // Explain says why a pull would fail, and what each host answered.
 func TestExplainRefusal(t *testing.T) {
 	f := loadFixture(t)

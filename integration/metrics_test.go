@@ -1,9 +1,16 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -117,7 +124,7 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	failing := startRegistry(t, registry.Olareg)
 	wholeFixture(f, t, failing)
 	failing.Fail(registry.ReferrersFail(http.StatusBadGateway))
-	unsigned := startRegistry(t, registry.GoContainerRegistry, registry.WithToken("user", "secret"))
+	unsigned := startRegistry(t, registry.GoContainerRegistry, registry.WithToken("user", "secret"), registry.WithTLS(), registry.WithHTTP2())
 	imageAlone(f, t, unsigned)
 
 	pull(t, d, reg.Host+"/app:v1")
@@ -125,12 +132,78 @@ func moveMetrics(t *testing.T, d *daemon.Daemon) {
 	pull(t, d, reg.Host+"/unselected:v1")
 	pull(t, d, tags.Host+"/sboms:v1")
 	pull(t, d, failing.Host+"/app:v1")
-	pull(t, d, unsigned.Host+"/app:v1", "-u", "user:secret")
+	dir := trusted(t, unsigned)
+	for range 2 { // the second has the token of the first
+		pull(t, d, unsigned.Host+"/app:v1", "--hosts-dir", dir, "-u", "user:secret")
+	}
 	pull(t, d, reg.Host+"/app:v1", "--hosts-dir", mirrored(t, reg, startMirror(t)))
 	for _, image := range []string{"/strict:v1", "/app:nowhere"} {
 		if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", reg.Host+image); err == nil {
 			t.Fatalf("the pull of %s succeeded", image)
 		}
+	}
+}
+
+// expiringTrusts are trusts in the key that signed the fixture and in certificates that end,
+// and rules that verify by them. spoil makes a file of one of them useless.
+func expiringTrusts(t *testing.T) (plugin string, spoil func()) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, authority(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	of := func(name, mode, by string) string {
+		return strings.NewReplacer(`"**"`, `"**/`+name+`"`, `"release"`, `"`+by+`"`).Replace(verifying(fmt.Sprintf("verify = %q", mode)))
+	}
+	plugin = trusting(t, "release", fixture.CosignKey) + fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.vendor]
+    notation_roots = [%q]
+    subjects = ["C=US, ST=WA, O=Vendor"]
+`, path) + of("signed", "enforce", "release") + of("refused", "enforce", "vendor") + of("warned", "warn", "vendor")
+	return plugin, func() {
+		if err := os.WriteFile(path, []byte("spoilt"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// authority is a root certificate that ends in an hour, PEM.
+func authority(t *testing.T) []byte { return authorityOf(t, time.Now().Add(-time.Minute)) }
+
+// olderAuthority is one that began before authority's do.
+func olderAuthority(t *testing.T) []byte { return authorityOf(t, time.Now().Add(-time.Hour)) }
+
+func authorityOf(t *testing.T, begins time.Time) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Vendor"}},
+		NotBefore: begins, NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// moveVerdicts makes pulls that are verified, refused, and refused with a warning.
+func moveVerdicts(t *testing.T, d *daemon.Daemon) {
+	t.Helper()
+	reg := startRegistry(t, registry.Olareg)
+	for _, repository := range []string{"signed", "refused", "warned"} {
+		if err := loadFixture(t).Push(testContext(t), reg, repository, "v1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull(t, d, reg.Host+"/signed:v1")
+	pull(t, d, reg.Host+"/warned:v1")
+	if _, err := d.Ctr(testContext(t), "images", "pull", "--platform", "linux/amd64", reg.Host+"/refused:v1"); err == nil {
+		t.Fatal("the pull of an image that is not signed succeeded")
 	}
 }
 
@@ -179,7 +252,8 @@ func mirrored(t *testing.T, upstream, mirror *registry.Registry) string {
 // docs/metrics.md documents what is there, all of it and no more; and every query
 // of docs/grafana.json has something to show.
 func TestMetrics(t *testing.T) {
-	config := active(movers())
+	trusts, spoil := expiringTrusts(t)
+	config := active(movers() + trusts)
 	config.Extra = metricsEndpoint
 	d := startDaemon(t, config)
 	before := scrape(t, d)
@@ -188,6 +262,8 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v pulls are counted before the first", n)
 	}
 	moveMetrics(t, d)
+	moveVerdicts(t, d)
+	spoil()
 	after := scrape(t, d)
 	documented(t, after) // nothing that came from the network has become a label
 	for _, want := range []struct {
@@ -195,17 +271,21 @@ func TestMetrics(t *testing.T) {
 		labels []string
 		value  float64
 	}{
-		{"pulls_total", []string{"outcome=truncated"}, 2}, // from the registry, and through the mirror
+		{"pulls_total", []string{"outcome=truncated"}, 4}, // from the registry, through the mirror, verified, and not with a warning
 		{"pulls_total", []string{"outcome=present"}, 2},
 		{"pulls_total", []string{"outcome=unknown"}, 1},
-		{"pulls_total", []string{"outcome=absent"}, 1},
-		{"pulls_total", []string{"outcome=refused"}, 1},
+		{"pulls_total", []string{"outcome=absent"}, 2},
+		{"pulls_total", []string{"outcome=refused"}, 2},
 		{"pulls_total", []string{"outcome=failed"}, 1},
 		{"pulls_total", []string{"outcome=unselected"}, 1},
-		{"pulls_total", nil, 9},
-		{"refusals_total", []string{"limit=max_blob_size"}, 2},
-		{"refusals_total", nil, 2},
+		{"pulls_total", nil, 13},
+		{"refusals_total", []string{"limit=max_blob_size"}, 5},
+		{"refusals_total", nil, 5},
 		{"requests_total", []string{"code=none"}, 0},
+		{"verdicts_total", []string{"result=verified", "mode=enforce"}, 1},
+		{"verdicts_total", []string{"result=refused", "mode=enforce"}, 1},
+		{"verdicts_total", []string{"result=refused", "mode=warn"}, 1},
+		{"verdicts_total", nil, 3},
 		{"listings_total", []string{"host=mirror", "via=endpoint", "status=present"}, 3}, // the index, its manifest, the SBOM
 	} {
 		if got := after.value("transfer_referrers_"+want.metric, want.labels...); got != want.value {
@@ -233,15 +313,17 @@ func TestMetrics(t *testing.T) {
 		{"requests_total", []string{"operation=blob", "code=2xx"}},
 		{"connections_total", nil},
 		{"answers_total", []string{"protocol=HTTP/1.1"}},
+		{"answers_total", []string{"protocol=HTTP/2.0"}},
 		{"authorized_total", []string{"token=fetched"}},
+		{"authorized_total", []string{"token=remembered"}},
 	} {
 		if after.value("transfer_referrers_"+moved.metric, moved.labels...) == 0 {
 			t.Errorf("%s%v did not move", moved.metric, moved.labels)
 		}
 	}
 	// The failed and the unselected pull looked for no referrers.
-	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 7 {
-		t.Errorf("%d waits are counted, want 7", n)
+	if n := after["transfer_referrers_wait_seconds"].GetMetric()[0].GetHistogram().GetSampleCount(); n != 11 {
+		t.Errorf("%d waits are counted, want 11", n)
 	}
 	for title, queries := range dashboard(t) {
 		for _, query := range queries {

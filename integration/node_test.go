@@ -102,7 +102,7 @@ func TestDropIn(t *testing.T) {
 				files["conf.d/zzz.toml"] = tc.other
 			}
 			d := startDaemon(t, daemon.Config{Node: files})
-			if n := len(d.LogLines("referrers are active: pulls through the transfer service bring them")); n != 1 {
+			if n := len(d.LogLines("referrers are active: no rules configured, built-in rule: ")); n != 1 {
 				t.Fatalf("the plugin is not active: %q", d.LogLines("referrers"))
 			}
 			if lines := d.LogLines(fallback); len(lines) != 0 {

@@ -25,7 +25,7 @@ func TestDisabledPlugins(t *testing.T) {
 		says      string
 	}{
 		{"none", nil, 0, `referrers are not active: to have pulls bring them, add \"io.containerd.transfer.v1.local\" and \"io.containerd.grpc.v1.transfer\" to disabled_plugins`},
-		{"both", daemon.Active, 5, "referrers are active: pulls through the transfer service bring them"},
+		{"both", daemon.Active, 5, "referrers are active: rules: 1 (require: 0, verify with enforce: 0, verify with warn: 0, deny: 0)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := startDaemon(t, daemon.Config{Disabled: tc.disabled, Plugin: everything})
@@ -194,7 +194,7 @@ func wantLoaded(t *testing.T, d *daemon.Daemon, names ...string) {
 func TestConfigurationThatCannotBeMeant(t *testing.T) {
 	for _, tc := range []struct{ name, plugin, says string }{
 		{"unknown key", "max_refs = 3\n", "unknown key max_refs: write one of cosign_tags, "},
-		{"unknown key in a rule", rule(`require = ["signatures"]`), "rule 1: unknown key require: write one of artifact_types, depth, on_error, prune, repositories, required, or remove it"},
+		{"unknown key in a rule", rule(`require = ["signatures"]`), "rule 1: unknown key require: write one of artifact_types, attested, deny, depth, on_error, prune, repositories, required, signed, verify, or remove it"},
 		{"glob", strings.ReplaceAll(everything, `"**"`, `"https://registry.example.com/**"`), `rule 1: repositories: \"https://registry.example.com/**\" has a scheme; leave it out`},
 		{"size", `max_blob_size = "32 megs"`, `\"32 megs\" is no size: write a whole number and B, KiB, MiB, GiB or TiB`},
 		{"duration", `timeout = "30 seconds"`, `\"30 seconds\" is no duration: write a number and a unit`},

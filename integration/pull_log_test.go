@@ -32,6 +32,7 @@ func TestPullLog(t *testing.T) {
 		want        map[string]any    // fields and their values
 		says        map[string]string // fields and what they hold
 		fails       bool
+		refused     string // what a line of its own says
 	}{
 		{name: "present", image: reg.Host + "/sboms:v1",
 			want: map[string]any{"outcome": "present", "status": "present", "subjects": 3., "present": 3., "absent": 0., "unknown": 0., "truncated": 0.,
@@ -43,8 +44,8 @@ func TestPullLog(t *testing.T) {
 			want: map[string]any{"outcome": "unknown", "status": "unknown", "subjects": 2., "present": 0., "unknown": 2., "taken": 0., "bytes": 0.},
 			says: map[string]string{"why": "HTTP 403"}},
 		{name: "refused", image: reg.Host + "/strict:v1", fails: true,
-			want: map[string]any{"outcome": "refused", "status": "present", "unknown": 0., "taken": 0.},
-			says: map[string]string{"refused": "application/vnd.example.approval"}},
+			want:    map[string]any{"outcome": "refused", "status": "present", "unknown": 0., "taken": 0.},
+			refused: "application/vnd.example.approval"},
 		{name: "nothing to look for", image: reg.Host + "/unselected:v1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -77,11 +78,15 @@ func TestPullLog(t *testing.T) {
 					t.Errorf("field %s is %q, and does not say %q in short", name, got, want)
 				}
 			}
-			for _, name := range []string{"why", "refused", "limits"} {
+			for _, name := range []string{"why", "limits"} {
 				_, wanted := tc.want[name]
 				if _, ok := fields[name]; ok && !wanted && tc.says[name] == "" {
 					t.Errorf("field %s is there: %v", name, fields[name])
 				}
+			}
+			refused := slices.DeleteFunc(d.LogLines(`"referrers: image refused"`), func(l string) bool { return !strings.Contains(l, tc.image) })
+			if said := len(refused) == 1 && strings.Contains(refused[0], tc.refused) && strings.Contains(refused[0], `"level":"warning"`); said != (tc.refused != "") || len(refused) > 1 {
+				t.Errorf("the log says of a refusal %q, want one warning that says %q", refused, tc.refused)
 			}
 			for _, name := range slices.Sorted(maps.Keys(fields)) {
 				if doc := readDoc(t, "metrics.md"); !slices.Contains([]string{"level", "msg", "time"}, name) && !strings.Contains(doc, "`"+name+"`") {

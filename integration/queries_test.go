@@ -147,6 +147,8 @@ func samplesOf(name string, scraped families) []sample {
 			switch {
 			case f.GetType() == dto.MetricType_COUNTER && suffix == "":
 				out = append(out, sample{of, m.GetCounter().GetValue()})
+			case f.GetType() == dto.MetricType_GAUGE && suffix == "":
+				out = append(out, sample{of, m.GetGauge().GetValue()})
 			case f.GetType() == dto.MetricType_HISTOGRAM && suffix == "_bucket":
 				for _, b := range m.GetHistogram().GetBucket() {
 					bucket := map[string]string{model.BucketLabel: fmt.Sprint(b.GetUpperBound())}

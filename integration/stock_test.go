@@ -21,10 +21,15 @@ import (
 
 // both runs a test against stock containerd and against one with the plugin.
 func both(t *testing.T, test func(t *testing.T, d *daemon.Daemon, active bool)) {
+	bothWith(t, "", test)
+}
+
+// bothWith is both, with TOML that both daemons have.
+func bothWith(t *testing.T, toml string, test func(t *testing.T, d *daemon.Daemon, active bool)) {
 	for _, active := range []bool{false, true} {
-		name, config := "stock", daemon.Config{Binary: stockBinary(t)}
+		name, config := "stock", daemon.Config{Binary: stockBinary(t), Plugin: toml}
 		if active {
-			name, config = "plugin", daemon.Config{Disabled: daemon.Active, Plugin: everything}
+			name, config = "plugin", daemon.Config{Disabled: daemon.Active, Plugin: everything + toml}
 		}
 		t.Run(name, func(t *testing.T) { test(t, startDaemon(t, config), active) })
 	}

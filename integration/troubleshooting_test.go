@@ -70,6 +70,8 @@ func TestTroubleshooting(t *testing.T) {
 	s.lifetimes()
 	s.pushes()
 	s.images()
+	s.verifications()
+	s.trusts()
 
 	all := s.texts.String()
 	readme := readDoc(t, "../README.md")
@@ -253,4 +255,90 @@ func (s *said) lifetimes() {
 	imports := startDaemon(s.t, active(everything))
 	s.ctr(imports, "images", "import", "--platform", "linux/amd64", rewrittenWithout(s.t, archive, s.f.Content(fixture.CosignSignature)[2]))
 	s.add(imports.Log())
+}
+
+// verifications are rules and trusts that are refused, and images that are.
+func (s *said) verifications() {
+	dir := s.t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		return path
+	}
+	key, root := file("key.pub", string(fixture.CosignKey)), file("ca.pem", string(authority(s.t)))
+	trust := func(lines ...string) string {
+		return "\n[plugins.\"io.containerd.transfer.v1.referrers\".trust.x]\n" + strings.Join(lines, "\n") + "\n"
+	}
+	keys := func(path string) string { return trust(fmt.Sprintf("keys = [%q]", path)) }
+	vendor := trust(fmt.Sprintf("notation_roots = [%q]", root), `subjects = ["C=US, ST=WA, O=Vendor"]`)
+	identity := func(id string) string {
+		return trust(fmt.Sprintf("trusted_root = [%q]", key), "identities = ["+id+"]")
+	}
+	for _, plugin := range []string{
+		rule(`verify = "enforce"`, `signed = [{ by = ["x"] }]`), keys(key) + rule(`verify = "enforce"`, `signed = [{ by = ["y"] }]`),
+		rule(`signed = [{ by = ["x"] }]`), rule(`verify = "warn"`), rule(`deny = true`, `required = ["signatures"]`),
+		keys(key) + rule(`verify = "enforce"`, `signed = [{ by = ["x"], at_least = 2 }]`),
+		vendor + rule(`verify = "enforce"`, `attested = [{ by = ["x"], predicate_type = "p" }]`),
+		keys(key) + rule(`artifact_types = ["!signatures"]`, `verify = "enforce"`, `signed = [{ by = ["x"] }]`),
+		keys(key) + rule(`verify = "enforce"`, `attested = [{ by = ["x"], predicate_type = "p", where = [{ path = "/a" }] }]`),
+		trust(), trust(fmt.Sprintf("keys = [%q]", key), fmt.Sprintf("notation_roots = [%q]", root)),
+		trust(fmt.Sprintf("trusted_root = [%q]", key)), identity(`{ subject = "s" }`), identity(`{ issuer = "i", subject_regexp = "(" }`),
+		identity(`{ issuer = "i", subject = "s" }`),
+		keys(filepath.Join(dir, "nowhere")), keys(dir), keys(file("empty", "")), keys("key.pub"),
+		keys(file("private", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")), keys(file("text", "my key")),
+		trust(fmt.Sprintf("notation_roots = [%q]", root), `subjects = ["O=Vendor"]`), trust(fmt.Sprintf("notation_dir = %q", s.t.TempDir())),
+	} {
+		s.add(startDaemon(s.t, daemon.Config{Disabled: daemon.Active, Plugin: plugin, MayFail: true}).Log())
+	}
+	enforce := `verify = "enforce"`
+	s.pull(active(keys(key)+rule(enforce, `signed = [{ by = ["x"] }]`)), nil)
+	s.pull(active(keys(key)+rule(enforce, `signed = [{ by = ["x"], signed_repository = true }]`)), nil)
+	other := file("other.pub", string(otherKey(s.t)))
+	s.pull(active(keys(other)+rule(enforce, `signed = [{ by = ["x"] }]`)), nil)
+	s.pull(active(keys(other)+rule(`verify = "warn"`, `signed = [{ by = ["x"] }]`)), nil)
+	s.pull(active(keys(other)+trusting(s.t, "y", fixture.CosignKey)+rule(enforce, `signed = [{ by = ["x", "y"], at_least = 2 }]`)), nil)
+	s.pull(active(keys(key)+rule(enforce, `attested = [{ by = ["x"], predicate_type = "https://slsa.dev/provenance/v1" }]`)), nil)
+	s.pull(active(keys(key)+rule(enforce, `attested = [{ by = ["x"], predicate_type = "https://spdx.dev/Document", where = [{ path = "/name", equals = "other" }] }]`)), nil)
+	s.pull(active(keys(key)+rule(enforce, `signed = [{ by = ["x"] }]`)), func(r *registry.Registry) { r.Fail(registry.ReferrersFail(http.StatusForbidden)) })
+	s.pull(active("max_referrers = 1\n"+keys(other)+rule(enforce, `signed = [{ by = ["x"] }]`)), nil)
+	s.pull(active(rule(`deny = true`)), nil)
+	reg := startRegistry(s.t, registry.Olareg)
+	imageAlone(s.f, s.t, reg)
+	d := startDaemon(s.t, active(keys(key)+rule(enforce, `signed = [{ by = ["x"] }]`)))
+	s.ctr(d, "images", "pull", "--platform", "linux/amd64", reg.Host+"/app:v1")
+	d = startDaemon(s.t, active(everything))
+	pull(s.t, d, reg.Host+"/app:v1")
+	s.ctr(d, "referrers", "verify", reg.Host+"/app:v1")
+}
+
+// trusts change while the daemon runs, and a signature is withdrawn.
+func (s *said) trusts() {
+	reg := startRegistry(s.t, registry.Olareg)
+	wholeFixture(s.f, s.t, reg)
+	image := reg.Host + "/app:v1"
+	path := filepath.Join(s.t.TempDir(), "ca.pem")
+	write := func(data []byte) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	write(authority(s.t))
+	d := startDaemon(s.t, active(trusting(s.t, "release", fixture.CosignKey)+fmt.Sprintf(`
+  [plugins."io.containerd.transfer.v1.referrers".trust.vendor]
+    notation_roots = [%q]
+    subjects = ["C=US, ST=WA, O=Vendor"]
+`, path)+rule(`verify = "enforce"`, `signed = [{ by = ["release", "vendor"] }]`)))
+	pull(s.t, d, image)
+	for _, data := range [][]byte{[]byte("spoilt"), authority(s.t), olderAuthority(s.t)} {
+		write(data)
+		s.ctr(d, "referrers", "verify", image)
+	}
+	if err := reg.DeleteManifest(testContext(s.t), "app", s.f.Get(fixture.CosignSignature).Digest); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ctr(d, "images", "pull", "--platform", "linux/amd64", image)
+	s.ctr(d, "referrers", "verify", image)
+	s.add(d.Log())
 }

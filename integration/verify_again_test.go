@@ -207,7 +207,7 @@ func TestUnknownReferrers(t *testing.T) {
 
 			unknown := pushRuled(t, image.reg, "unknown")
 			signBundle(t, unknown, key)
-			unknown.withholds(t, d, "could not be learnt")
+			unknown.withholds(t, d, "is not known (")
 			image.reg.Fail(nil)
 			unknown.verified(t, d)
 		})

@@ -116,10 +116,10 @@ func TestExplainOfUnknownReferrers(t *testing.T) {
 	signBundle(t, image, key)
 	d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
 	reg.Fail(registry.ReferrersFail(http.StatusBadGateway))
-	if e := explained(t, d, image.name); !strings.Contains(e.Refused, "could not be learnt") {
+	if e := explained(t, d, image.name); !strings.Contains(e.Refused, "is not known (") {
 		t.Errorf("refused is %q", e.Refused)
 	}
-	image.refused(t, d, "could not be learnt")
+	image.refused(t, d, "is not known (")
 	reg.Fail(nil)
 	pull(t, d, image.name)
 	reg.Fail(registry.ReferrersFail(http.StatusBadGateway))

@@ -160,7 +160,7 @@ func TestV21SignatureAfterTheTimeout(t *testing.T) {
 				return false
 			})
 			began := time.Now()
-			image.refused(t, d, "could not be learnt")
+			image.refused(t, d, "is not known (")
 			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("the refusal took %s", took)
 			}

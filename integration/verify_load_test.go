@@ -54,7 +54,7 @@ func TestActiveLineTellsWhatIsEnforced(t *testing.T) {
 	d := startDaemon(t, active(trusts+rule(`verify = "enforce"`, `required = ["sboms"]`)+signedBy(`by = ["ci"]`)+
 		rule(`verify = "warn"`)+signedBy(`by = ["vendor"]`)+rule("deny = true")))
 	lines := strings.Join(d.LogLines("referrers are active"), "\n")
-	for _, says := range []string{"3 rules, of which 1 require, 1 verify with enforce, 1 verify with warn, 1 deny", "ci (keys, sha256:", "vendor (notation, sha256:"} {
+	for _, says := range []string{"rules: 3 (require: 1, verify with enforce: 1, verify with warn: 1, deny: 1)", "ci (keys, sha256:", "vendor (notation, sha256:"} {
 		if !strings.Contains(lines, says) {
 			t.Errorf("it does not say %q: %s", says, lines)
 		}

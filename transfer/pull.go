@@ -219,7 +219,7 @@ func (p *pull) judge(ctx context.Context, out *outcome.Outcome, target ocispec.D
 		p.t.config.Metrics.Verdict(v.Result, v.Mode)
 		p.showSigners(ctx, v)
 		if v.Result == verdict.Refused && v.Mode == policy.VerifyEnforce {
-			return refusal{v.Reason}, nil
+			return refusal{v.Reason + p.remains()}, nil
 		}
 		if v.Result == verdict.Refused {
 			log.G(ctx).WithField("image", p.name).WithField("digest", p.root).Warnf("referrers: the image is not verified, and verify = %q lets it pass: %s", policy.VerifyWarn, v.Reason)
@@ -304,10 +304,12 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 		children, err := h(ctx, desc)
 		if err == nil {
 			d.p.addChildren(desc, children, wanted, &d.attested)
+			if err := d.p.readIndexes(ctx, children, d.Platforms()); err != nil {
+				return nil, err
+			}
 			if err := d.p.hold(ctx, desc, children, wanted); err != nil {
 				return nil, err
 			}
-			children = indexesFirst(children)
 			if d.p.ahead != nil && images.IsManifestType(desc.MediaType) {
 				d.p.ahead.Expect(children)
 			}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/log"
@@ -189,14 +187,12 @@ func (p *pull) await(ctx context.Context) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
-		changed, idle := p.verification.Changed(), p.gather.Idle()
-		if p.verification.Complete() {
-			if p.verification.Holds() {
-				return nil
-			}
-			if idle {
-				return p.lastResort(ctx)
-			}
+		changed := p.verification.Changed()
+		switch idle := p.gather.Idle(); {
+		case p.verification.Complete() && p.verification.Holds():
+			return nil
+		case idle: // whatever is not known by now is not going to be
+			return p.lastResort(ctx)
 		}
 		select {
 		case <-changed:
@@ -208,6 +204,25 @@ func (p *pull) await(ctx context.Context) error {
 	}
 }
 
+// readIndexes reads the indexes among the children of one, and those within them, before any
+// manifest waits: containerd's dispatch goes on to them only when all manifests beside them
+// have been handled. Few images have any; containerd then fetches them from the registry's
+// cache, or its own.
+func (p *pull) readIndexes(ctx context.Context, children []ocispec.Descriptor, wanted []ocispec.Platform) error {
+	if p.verification == nil || p.selection.Verify() != policy.VerifyEnforce {
+		return nil
+	}
+	for _, child := range children {
+		if !artifact.IsIndex(child.MediaType) || !p.verification.Awaits(child.Digest) {
+			continue
+		}
+		if _, err := p.addManifests(ctx, child, wanted, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lastResort refuses the image, now that nothing is on its way that could verify it, unless
 // what is stored does.
 func (p *pull) lastResort(ctx context.Context) error {
@@ -215,11 +230,21 @@ func (p *pull) lastResort(ctx context.Context) error {
 		return err
 	}
 	v := p.verification.Verdict(p.gather.Status)
-	if v.Result == verdict.Verified {
-		return nil
+	switch {
+	case v.Result == verdict.Refused:
+		p.held.refused = refusal{v.Reason + p.remains()}
+	case !p.verification.Complete():
+		p.held.refused = refusal{fmt.Sprintf("image %s is refused: %s verifies it, and not all indexes within it could be read; push it again, or pull it by the digest of one platform's manifest", p.name, v.Rule)}
 	}
-	p.held.refused = refusal{v.Reason}
 	return p.held.refused
+}
+
+// remains says that an image of the same name stays, "" where there is none.
+func (p *pull) remains() string {
+	if p.prefetch == nil {
+		return ""
+	}
+	return "; the image that is stored under this name stays as it is"
 }
 
 // refused returns why the image is refused, nil where it is not, or not yet.
@@ -247,22 +272,6 @@ func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 }
 
 var errRefused = errors.New("the image was refused before they were in")
-
-// indexesFirst puts the indexes among an index's children first: containerd's dispatch handles
-// so many at a time, and the manifests beside an index wait until what it names is known.
-func indexesFirst(children []ocispec.Descriptor) []ocispec.Descriptor {
-	out := slices.Clone(children)
-	slices.SortStableFunc(out, func(a, b ocispec.Descriptor) int {
-		switch ai, bi := images.IsIndexType(a.MediaType), images.IsIndexType(b.MediaType); {
-		case ai && !bi:
-			return -1
-		case bi && !ai:
-			return 1
-		}
-		return 0
-	})
-	return out
-}
 
 // showSigners tells the client who signed, beneath the manifests that they signed.
 func (q *query) showSigners(ctx context.Context, v *verdict.Verdict) {

@@ -151,5 +151,8 @@ func (s *storedCase) choose(ctx context.Context, all []ocispec.Descriptor) []oci
 
 // known says how well the referrers of a subject were known when it was asked about last.
 func (s *storedCase) known(dgst digest.Digest) (labels.Status, string) {
-	return s.status[dgst], "when it was asked about last"
+	if status := s.status[dgst]; status != "" {
+		return status, "when it was asked about last"
+	}
+	return labels.Unknown, "it was never asked about"
 }

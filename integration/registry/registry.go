@@ -92,6 +92,7 @@ type options struct {
 	prefix         string
 	delay          time.Duration
 	pageSize       int64
+	writeBuffer    int
 }
 
 // Option configures Start.
@@ -127,6 +128,9 @@ func WithDelay(d time.Duration) Option { return func(o *options) { o.delay = d }
 
 // WithPageSize bounds one page of olareg's listings, in bytes.
 func WithPageSize(bytes int64) Option { return func(o *options) { o.pageSize = bytes } }
+
+// WithWriteBuffer bounds what the kernel takes of an answer that nobody reads, in bytes of each connection.
+func WithWriteBuffer(bytes int) Option { return func(o *options) { o.writeBuffer = bytes } }
 
 // Start starts a registry that keeps its content in memory.
 func Start(kind Kind, opts ...Option) (*Registry, error) {

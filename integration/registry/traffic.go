@@ -47,7 +47,10 @@ func (r *Registry) Reset() {
 	r.requests, r.connections = nil, 0
 }
 
-func (r *Registry) connected(_ net.Conn, state http.ConnState) {
+func (r *Registry) connected(conn net.Conn, state http.ConnState) {
+	if tcp, ok := conn.(*net.TCPConn); ok && state == http.StateNew && r.o.writeBuffer > 0 {
+		_ = tcp.SetWriteBuffer(r.o.writeBuffer) // a test that needs it counts what was written
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch state {

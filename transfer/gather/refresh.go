@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
@@ -81,6 +82,12 @@ func (q *inquiry) answers(referrer map[string]string) bool {
 	}
 }
 
+// outdates reports whether the pull asked where the referrer would be found, was answered in
+// full, and no other pull has stored or labelled it since.
+func (q *inquiry) outdates(referrer content.Info) bool {
+	return q.answers(referrer.Labels) && !referrer.UpdatedAt.After(q.began)
+}
+
 // refresh returns the labels of the subject to set, and with an empty value to
 // remove, for the referrers that earlier pulls tied to it: those that the registry
 // no longer lists are marked, or removed if the rule says so. Only what came from
@@ -122,11 +129,12 @@ func (g *Gather) isMissing(ctx context.Context, asked *inquiry, dgst digest.Dige
 	if err != nil {
 		return false, err
 	}
-	return g.source.only(info.Labels) && asked.answers(info.Labels) && !info.UpdatedAt.After(asked.began), nil
+	return g.source.only(info.Labels) && asked.outdates(info), nil
 }
 
 // Keeps reports whether a referrer that an earlier pull tied to the subject still counts:
-// this one has not learnt that the registry withdrew it. It is for a gather that is idle.
+// this one has not learnt that the repository withdrew it, whatever others have. It is for a
+// gather that is idle.
 func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) bool {
 	g.mu.Lock()
 	s := g.bySubj[subject]
@@ -136,8 +144,11 @@ func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) boo
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	missing, err := g.isMissing(ctx, &s.asked, referrer)
-	return err == nil && (s.asked.found[referrer] || !missing)
+	if s.asked.found[referrer] {
+		return true
+	}
+	info, err := g.config.Store.Info(ctx, referrer)
+	return err == nil && !(g.source.among(info.Labels) && s.asked.outdates(info))
 }
 
 // MarkMissing marks what the registry no longer lists, and ties nothing: for a pull that was

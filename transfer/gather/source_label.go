@@ -55,3 +55,8 @@ func (s sourceLabel) add(add, existing map[string]string) {
 func (s sourceLabel) only(existing map[string]string) bool {
 	return s.locator != "" && existing[labels.SourceKey] == s.locator
 }
+
+// among reports whether content came from the source's repository, from others or not.
+func (s sourceLabel) among(existing map[string]string) bool {
+	return s.locator != "" && slices.Contains(strings.Split(existing[labels.SourceKey], ","), s.locator)
+}

@@ -144,6 +144,13 @@ func (c *Case) IndexRead(dgst digest.Digest) {
 	c.notify()
 }
 
+// Awaits reports whether the index was named, and IndexRead was not called with it.
+func (c *Case) Awaits(dgst digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unread[dgst]
+}
+
 // Complete reports whether all manifests of the image are known.
 func (c *Case) Complete() bool {
 	c.mu.Lock()

@@ -56,8 +56,8 @@ type Requirement struct {
 	where []condition
 }
 
-// String describes the requirement for people to read, without who: "2 signatures",
-// "an attestation https://slsa.dev/provenance/v1".
+// String describes the requirement for people to read: "2 signatures by release or ci",
+// "an attestation https://slsa.dev/provenance/v1 by ci".
 func (r Requirement) String() string {
 	what := "signature"
 	if r.Kind == evidence.Attestation {
@@ -74,7 +74,11 @@ func (r Requirement) String() string {
 	if r.PredicateType != "" {
 		what += " " + r.PredicateType
 	}
-	return what + " by " + strings.Join(r.By, " or ")
+	what += " by " + strings.Join(r.By, " or ")
+	if r.SignedRepository {
+		what += ", for this repository"
+	}
+	return what
 }
 
 // maxEntries is how many entries a rule may have, of signed and attested together.

@@ -129,7 +129,7 @@ func TestEachRequirement(t *testing.T) {
 		}
 		return nil
 	})
-	want := []string{"rule 2: signed 1: a signature by a", "rule 2: signed 2: 2 signatures by b or c", "rule 2: attested 1: an attestation x by d"}
+	want := []string{"rule 2: signed 1: a signature by a", "rule 2: signed 2: 2 signatures by b or c, for this repository", "rule 2: attested 1: an attestation x by d"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}

@@ -29,13 +29,14 @@ const (
 // it is safe for concurrent use.
 type AnswerCache struct {
 	mu     sync.Mutex
-	byURL  map[string]*list.Element
+	byKey  map[string]*list.Element
 	recent list.List // of *cachedAnswer, the last used first
 	bytes  int
 }
 
 // cachedAnswer is one 200. It is not changed any more.
 type cachedAnswer struct {
+	key    string // of the host's session and the address
 	url    string
 	etag   string
 	digest digest.Digest // of body
@@ -43,10 +44,10 @@ type cachedAnswer struct {
 	body   []byte
 }
 
-func (a *cachedAnswer) size() int { return len(a.url) + len(a.body) + 512 }
+func (a *cachedAnswer) size() int { return len(a.key) + len(a.url) + len(a.body) + 512 }
 
-// remembered are the headers that an answer is read by.
-var remembered = []string{"Content-Type", "Link", "OCI-Filters-Applied"}
+// keptHeaders are the headers that an answer is read by.
+var keptHeaders = []string{"Content-Type", "Link", "OCI-Filters-Applied"}
 
 // SetAnswers has the repository ask for what c remembers with conditions; nil asks for all
 // of it. It must be called before the first request.
@@ -58,13 +59,13 @@ func (r *Repository) SetAnswers(c *AnswerCache) { r.answers = c }
 // first request; known is called from several goroutines.
 func (r *Repository) SetKnown(known func(context.Context, digest.Digest) []byte) { r.known = known }
 
-func (c *AnswerCache) get(u *url.URL) *cachedAnswer {
+func (c *AnswerCache) get(key string) *cachedAnswer {
 	if c == nil {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.byURL[u.String()]
+	e := c.byKey[key]
 	if e == nil {
 		return nil
 	}
@@ -72,42 +73,42 @@ func (c *AnswerCache) get(u *url.URL) *cachedAnswer {
 	return e.Value.(*cachedAnswer)
 }
 
-// put remembers an answer that is of use later. One that came by a redirect is not kept: what
-// it says of itself is another host's.
-func (c *AnswerCache) put(u *url.URL, a *Response) {
+// put remembers an answer that is of use later, of the address under the key (Host.remembered).
+// One that came by a redirect is not kept: what it says of itself is another host's.
+func (c *AnswerCache) put(key string, u *url.URL, a *Response) {
 	if c == nil || a == nil || a.Code != http.StatusOK || len(a.Body) > maxAnswer || a.URL.String() != u.String() {
 		return
 	}
-	kept := &cachedAnswer{url: u.String(), etag: a.Header.Get("ETag"), header: http.Header{}, body: a.Body}
+	kept := &cachedAnswer{key: key, url: u.String(), etag: a.Header.Get("ETag"), header: http.Header{}, body: a.Body}
 	if operation(u) == OpTag {
 		kept.digest = ownDigest(a)
 	}
 	if kept.etag == "" && kept.digest == "" || len(kept.etag) > artifact.MaxTelling {
 		return
 	}
-	for _, key := range remembered {
+	for _, key := range keptHeaders {
 		if values := a.Header.Values(key); len(values) > 0 {
 			kept.header[key] = values
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byURL == nil {
-		c.byURL = map[string]*list.Element{}
+	if c.byKey == nil {
+		c.byKey = map[string]*list.Element{}
 	}
-	if e := c.byURL[kept.url]; e != nil {
+	if e := c.byKey[key]; e != nil {
 		c.remove(e)
 	}
-	c.byURL[kept.url] = c.recent.PushFront(kept)
+	c.byKey[key] = c.recent.PushFront(kept)
 	c.bytes += kept.size()
-	for len(c.byURL) > maxAnswers || c.bytes > maxAnswerBytes {
+	for len(c.byKey) > maxAnswers || c.bytes > maxAnswerBytes {
 		c.remove(c.recent.Back())
 	}
 }
 
 func (c *AnswerCache) remove(e *list.Element) {
 	a := c.recent.Remove(e).(*cachedAnswer)
-	delete(c.byURL, a.url)
+	delete(c.byKey, a.key)
 	c.bytes -= a.size()
 }
 
@@ -147,7 +148,7 @@ func (r *Repository) head(ctx context.Context, h *Host, q request) (*Response, e
 	if dgst.Validate() != nil {
 		return nil, nil
 	}
-	if kept := r.answers.get(q.url); kept != nil && kept.digest == dgst {
+	if kept := r.answers.get(h.remembered(q.url)); kept != nil && kept.digest == dgst {
 		a.Body = kept.body
 		return a, nil
 	}

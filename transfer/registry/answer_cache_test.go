@@ -181,8 +181,8 @@ func TestAnswerCacheIsBounded(t *testing.T) {
 	for name, size := range map[string]int{"entries": 10, "bytes": maxAnswer} {
 		c := &AnswerCache{}
 		for n := range 2 * maxAnswers {
-			c.put(at(n), &Response{URL: at(n), Code: http.StatusOK, Header: http.Header{"Etag": {"x"}}, Body: make([]byte, size)})
-			if c.get(at(0)) == nil {
+			c.put(at(n).String(), at(n), &Response{URL: at(n), Code: http.StatusOK, Header: http.Header{"Etag": {"x"}}, Body: make([]byte, size)})
+			if c.get(at(0).String()) == nil {
 				t.Fatalf("%s: what is used is forgotten after %d others", name, n)
 			}
 		}
@@ -190,11 +190,11 @@ func TestAnswerCacheIsBounded(t *testing.T) {
 		for e := c.recent.Front(); e != nil; e = e.Next() {
 			held += e.Value.(*cachedAnswer).size()
 		}
-		if len(c.byURL) != c.recent.Len() || len(c.byURL) > maxAnswers || held != c.bytes || held > maxAnswerBytes || held < maxAnswerBytes/8 {
-			t.Errorf("%s: %d answers of %d bytes are held, %d counted", name, len(c.byURL), held, c.bytes)
+		if len(c.byKey) != c.recent.Len() || len(c.byKey) > maxAnswers || held != c.bytes || held > maxAnswerBytes || held < maxAnswerBytes/8 {
+			t.Errorf("%s: %d answers of %d bytes are held, %d counted", name, len(c.byKey), held, c.bytes)
 		}
-		c.put(at(0), &Response{URL: at(0), Code: http.StatusOK, Header: http.Header{"Etag": {"x"}}, Body: make([]byte, maxAnswer+1)})
-		if kept := c.get(at(0)); kept != nil && len(kept.body) > maxAnswer {
+		c.put(at(0).String(), at(0), &Response{URL: at(0), Code: http.StatusOK, Header: http.Header{"Etag": {"x"}}, Body: make([]byte, maxAnswer+1)})
+		if kept := c.get(at(0).String()); kept != nil && len(kept.body) > maxAnswer {
 			t.Errorf("%s: an answer of %d bytes is held", name, len(kept.body))
 		}
 	}

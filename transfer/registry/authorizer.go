@@ -43,6 +43,7 @@ type Authorizer struct {
 	handlers map[string]*handler
 	given    map[string]*given
 	lent     map[lent]bool // of what is remembered: what it authorized requests with
+	believed map[lent]bool // of that: what a request of ours was refused with, and without
 }
 
 var _ docker.Authorizer = (*Authorizer)(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ const (
 	silenceTime = time.Minute
 )
 
-// Capabilities remember which hosts lack the referrers endpoint, in the daemon's life:
+// Capabilities remember which hosts lack the referrers endpoint, in the life of their session:
 // such a host is asked for the fallback tag at once. Registries differ by repository
 // (Harbor's projects, Artifactory's repositories), so that each is remembered for itself.
 // What is remembered saves requests and decides nothing: a subject is absent only if the
@@ -149,8 +150,12 @@ func (c *Capabilities) remember(endpoint string, k lack, keeps time.Duration) {
 // endpoint names the referrers endpoint of the repository at the host, for subjects of
 // one algorithm: an endpoint that refuses sha512 may know sha256.
 func (r *Repository) endpoint(h *Host, algorithm digest.Algorithm) string {
-	return r.URL(h, "referrers", algorithm.String()).String()
+	return h.remembered(r.URL(h, "referrers", algorithm.String()))
 }
+
+// remembered names an address for what is remembered of it in the daemon's life. A host with
+// another configuration, such as another certificate authority, may be another host behind it.
+func (h *Host) remembered(u *url.URL) string { return h.session + " " + u.String() }
 
 // recall returns what this pull, or another in the daemon's life, learnt of the endpoint.
 func (r *Repository) recall(ctx context.Context, h *Host, endpoint string) (told string, k lack, ok bool) {

@@ -44,48 +44,60 @@ type CosignArtifact struct {
 }
 
 // CosignTag looks for the subject's artifact of the kind at the hosts that may
-// resolve tags. The artifact is nil unless the answer's status is Present.
-// cosign only ever wrote tags for sha256.
+// resolve tags, one after the other as for a listing (see askInTurn). The artifact is nil
+// unless the answer's status is Present. cosign only ever wrote tags for sha256.
 func (r *Repository) CosignTag(ctx context.Context, subject digest.Digest, kind CosignKind) (*CosignArtifact, []outcome.Answer) {
 	tag := kind.Tag(subject)
 	request := "tag " + tag
-	var answers []outcome.Answer
-	add := func(h *Host, code int, status labels.Status, detail string) {
-		a := outcome.Answer{Host: h.Host, Mirror: r.IsMirror(h), Via: outcome.EndpointCosignTag, Request: request, Code: code, Status: status, Detail: outcome.Shorten(detail)}
-		if status == labels.Truncated {
-			a.Limit = outcome.LimitManifest // a tag holds no listing
-		}
-		answers = append(answers, a)
-	}
 	hosts := r.Hosts(docker.HostCapabilityPull | docker.HostCapabilityResolve)
 	if len(hosts) == 0 {
 		return nil, []outcome.Answer{{Host: r.Name(), Request: request, Detail: `not asked: no host may resolve tags (capability "resolve" in hosts.toml)`}}
 	}
-	for _, h := range hosts {
-		a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), AcceptAny)
-		switch {
-		case a != nil && a.Code == http.StatusOK && !images.IsManifestType(a.MediaType()): // whatever its size
-			add(h, a.Code, labels.Unknown, fmt.Sprintf("content type %q is no manifest", a.MediaType()))
-		case errors.Is(err, ErrTooLarge):
-			add(h, a.Code, labels.Truncated, err.Error())
-		case err != nil:
-			add(h, a.StatusCode(), labels.Unknown, err.Error())
-		case a.Code == http.StatusNotFound:
-			add(h, a.Code, labels.Absent, "")
-		case a.Code != http.StatusOK:
-			add(h, a.Code, labels.Unknown, http.StatusText(a.Code))
-		default:
-			add(h, a.Code, labels.Present, "")
-			return &CosignArtifact{
-				Descriptor: ocispec.Descriptor{
-					MediaType:    a.MediaType(),
-					ArtifactType: kind.ArtifactType,
-					Digest:       digest.SHA256.FromBytes(a.Body),
-					Size:         int64(len(a.Body)),
-				},
-				Manifest: a.Body,
-			}, answers
-		}
+	var found *CosignArtifact
+	var answers []outcome.Answer
+	add := func(h *Host, a outcome.Answer) {
+		a.Host, a.Mirror, a.Via, a.Request = h.Host, r.IsMirror(h), outcome.EndpointCosignTag, request
+		answers = append(answers, a)
 	}
-	return nil, answers
+	passed := r.askInTurn(hosts, func(r *Repository, h *Host) (answered, end bool) {
+		var a outcome.Answer
+		found, a = r.cosignTagAt(ctx, h, tag, kind)
+		add(h, a)
+		return a.Status != labels.Unknown, found != nil
+	})
+	for _, h := range passed {
+		add(h, outcome.Answer{Status: labels.Unknown, Detail: h.health.notAsked()})
+	}
+	return found, answers
+}
+
+// cosignTagAt reads the tag at one host.
+func (r *Repository) cosignTagAt(ctx context.Context, h *Host, tag string, kind CosignKind) (*CosignArtifact, outcome.Answer) {
+	a, err := r.Get(ctx, h, r.URL(h, "manifests", tag), AcceptAny)
+	answer := outcome.Answer{Code: a.StatusCode(), Status: labels.Unknown}
+	switch {
+	case a != nil && a.Code == http.StatusOK && !images.IsManifestType(a.MediaType()): // whatever its size
+		answer.Detail = outcome.Shorten(fmt.Sprintf("content type %q is no manifest", a.MediaType()))
+	case errors.Is(err, ErrTooLarge):
+		answer.Status, answer.Detail = labels.Truncated, outcome.Shorten(err.Error())
+		answer.Limit = outcome.LimitManifest // a tag holds no listing
+	case err != nil:
+		answer.Detail = outcome.Shorten(err.Error())
+	case a.Code == http.StatusNotFound:
+		answer.Status = labels.Absent
+	case a.Code != http.StatusOK:
+		answer.Detail = http.StatusText(a.Code)
+	default:
+		answer.Status = labels.Present
+		return &CosignArtifact{
+			Descriptor: ocispec.Descriptor{
+				MediaType:    a.MediaType(),
+				ArtifactType: kind.ArtifactType,
+				Digest:       digest.SHA256.FromBytes(a.Body),
+				Size:         int64(len(a.Body)),
+			},
+			Manifest: a.Body,
+		}, answer
+	}
+	return nil, answer
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
+	"github.com/transfer-referrers/transfer-referrers/transfer/outcome"
 )
 
 func cosignPath(kind CosignKind) string {
@@ -114,5 +116,58 @@ func TestCosignTagAsksTheHostsThatMayResolve(t *testing.T) {
 	found, answers = r.CosignTag(t.Context(), subject, kind)
 	if found != nil || len(answers) != 2 || answers[0].Status != labels.Unknown || answers[1].Status != labels.Absent {
 		t.Errorf("found %v with %v, want unknown and absent", found, answers)
+	}
+}
+
+// A mirror that fails for the tags costs a pull no wait while the registry answers, and is
+// passed over for the next tag.
+func TestHostThatFailsIsPassedOverForCosignTags(t *testing.T) {
+	limits := twice
+	limits.Backoff = time.Hour
+	for name, tc := range map[string]struct {
+		upstream hostile.Answer
+		last     []string // of the answers for the last tag
+	}{
+		"the registry has them": {hostile.Content(ocispec.MediaTypeImageManifest, []byte("{}")), []string{"registry tag: 200 present"}},
+		"the registry has none": {hostile.Status(404), []string{"registry tag: 404 absent", "mirror tag: 0 unknown"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mirror, upstream := hostile.New(t), hostile.New(t)
+			for _, kind := range CosignKinds {
+				mirror.On(cosignPath(kind), hostile.Status(http.StatusInternalServerError))
+				upstream.On(cosignPath(kind), tc.upstream)
+			}
+			r := repositoryAt(t, upstream.Host(), limits, mirror.RegistryHost(pullResolve), upstream.RegistryHost(byDefault))
+			var last []outcome.Answer
+			for _, kind := range CosignKinds {
+				_, last = r.CosignTag(t.Context(), subject, kind)
+			}
+			names := map[string]string{mirror.Host(): "mirror", upstream.Host(): "registry"}
+			if got := answers(Listing{Answers: last}, names); !slices.Equal(got, tc.last) {
+				t.Errorf("answers %q, want %q", got, tc.last)
+			}
+			if passed := last[len(last)-1]; len(tc.last) > 1 && !strings.Contains(passed.Detail, "not asked: it failed") {
+				t.Errorf("%+v, want that the mirror was passed over", passed)
+			}
+			if m, u := len(mirror.Requests()), len(upstream.Requests()); m != 1 || u != len(CosignKinds) {
+				t.Errorf("%d requests to the mirror and %d to the registry, want 1 and %d", m, u, len(CosignKinds))
+			}
+		})
+	}
+}
+
+// Where no host answers for a tag each is asked with patience, as for a listing.
+func TestHostThatFailsIsAskedAgainForCosignTagsWhereNoneAnswers(t *testing.T) {
+	path := cosignPath(CosignKinds[0])
+	mirror, upstream := hostile.New(t), hostile.New(t)
+	ill := hostile.Status(http.StatusServiceUnavailable)
+	mirror.On(path, ill, ill, hostile.Content(ocispec.MediaTypeImageManifest, []byte("{}")))
+	upstream.On(path, ill)
+	r := repositoryAt(t, upstream.Host(), twice, mirror.RegistryHost(pullResolve), upstream.RegistryHost(byDefault))
+	if found, answers := r.CosignTag(t.Context(), subject, CosignKinds[0]); found == nil {
+		t.Errorf("found nothing with %+v, want what the mirror has at last", answers)
+	}
+	if m, u := len(mirror.Requests()), len(upstream.Requests()); m != 3 || u != 2 {
+		t.Errorf("%d requests to the mirror and %d to the registry, want 3 and 2", m, u)
 	}
 }

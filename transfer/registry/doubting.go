@@ -26,8 +26,10 @@ func (a *Authorizer) lend(host, value string) {
 func (a *Authorizer) doubts(req *http.Request, code int) bool {
 	host, value := req.URL.Host, req.Header.Get("Authorization")
 	switch {
-	case isOurs(req.Context()): // registries answer 403 for a tag that is not there
+	case req.Body != nil && req.Body != http.NoBody:
 		return false
+	case isOurs(req.Context()):
+		return code == http.StatusForbidden && a.doubtsForOurs(req, lent{host, value})
 	case code == http.StatusForbidden || code == http.StatusBadRequest:
 	case code == http.StatusUnauthorized && strings.HasPrefix(value, "Basic "):
 	case code == http.StatusNotFound && host == a.session.hosts[len(a.session.hosts)-1].Host:
@@ -36,7 +38,7 @@ func (a *Authorizer) doubts(req *http.Request, code int) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.lent[lent{host, value}] || req.Body != nil && req.Body != http.NoBody {
+	if !a.lent[lent{host, value}] {
 		return false
 	}
 	if h := a.handlers[host]; h != nil && (h.remembered || h.borrowed) {
@@ -44,6 +46,29 @@ func (a *Authorizer) doubts(req *http.Request, code int) bool {
 		a.session.forget(host)
 	}
 	return true
+}
+
+// doubtsForOurs is doubts for a request of ours. What the image's requests are authorized with
+// stays as it is: the challenge that comes is answered beside them. A 403 is the registry's word
+// of a tag that is not there, and where the host does not challenge one that asks without.
+func (a *Authorizer) doubtsForOurs(req *http.Request, l lent) bool {
+	if operation(req.URL) == OpTag {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lent[l] && !a.believed[l]
+}
+
+// believe notes that a request of ours was refused without the authorization as well, in
+// another way than by a challenge.
+func (a *Authorizer) believe(l lent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.believed == nil {
+		a.believed = map[lent]bool{}
+	}
+	a.believed[l] = true
 }
 
 // doubting makes a request again, without authorization, that was refused for what is
@@ -62,10 +87,14 @@ func (d doubting) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body.Close()
 	without := req.Clone(req.Context())
 	without.Header.Del("Authorization")
-	if resp, err = d.RoundTripper.RoundTrip(without); err == nil {
-		resp.Request = req // the next token is fetched after its own was refused
+	if resp, err = d.RoundTripper.RoundTrip(without); err != nil {
+		return nil, err
 	}
-	return resp, err
+	resp.Request = req // the next token is fetched after its own was refused
+	if resp.StatusCode != http.StatusUnauthorized && isOurs(req.Context()) {
+		d.authorizer.believe(lent{req.URL.Host, req.Header.Get("Authorization")})
+	}
+	return resp, nil
 }
 
 // CloseIdleConnections serves http.Client.CloseIdleConnections.

@@ -82,7 +82,7 @@ func TestRedirectedEndpoint(t *testing.T) {
 				tc.script(s, edge)
 			}
 			limits := twice
-			limits.Request, limits.RetryAfter = 200*time.Millisecond, time.Minute
+			limits.Request, limits.RetryAfter = time.Second, time.Minute
 			r := repositoryAt(t, s.Host(), limits, s.RegistryHost(pullResolve))
 			began := time.Now()
 			l, err := r.List(t.Context(), subject)
@@ -168,7 +168,7 @@ func TestTargetThatFailsIsNotTheRegistry(t *testing.T) {
 		s.On(api, to(edge, "/api"))
 		edge.On("/api", target)
 		limits := twice
-		limits.Request = 200 * time.Millisecond
+		limits.Request = time.Second
 		r := repositoryAt(t, s.Host(), limits, s.RegistryHost(pullResolve))
 		if l, err := r.List(t.Context(), subject); err != nil || l.Status != labels.Unknown {
 			t.Errorf("%s: %s, %v, want unknown", name, l.Status, err)

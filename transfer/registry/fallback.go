@@ -85,7 +85,7 @@ func (l *lister) withoutEndpoint(ctx context.Context, request string, k lack) la
 // noteMissing tells the operator once of a host that has no referrers endpoint, and
 // says so in another way than the specification's 404.
 func (l *lister) noteMissing(ctx context.Context, code int) {
-	if l.repo.notices.first(ofEndpoint, l.host.Host) {
+	if l.repo.notices.first(aboutEndpoint, l.host.Host) {
 		log.G(ctx).WithField("host", l.host.Host).WithField("code", code).
 			Warn("referrers: the host's answer is taken to mean that it has no referrers endpoint; its fallback tags are asked for, and an image without one stays unknown")
 	}

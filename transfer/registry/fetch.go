@@ -76,14 +76,14 @@ func (r *Repository) ask(ctx context.Context, h *Host, q request) (*Response, er
 	}
 	var kept *cachedAnswer
 	if asks == OpReferrers {
-		kept = r.answers.get(q.url)
+		kept = r.answers.get(h.remembered(q.url))
 	}
 	a, err := r.read(ctx, h, q, kept)
 	if err == nil && a.Code == http.StatusNotModified && kept != nil { // of another address
 		a, err = r.read(ctx, h, q, nil)
 	}
 	if err == nil && asks != OpManifest {
-		r.answers.put(q.url, a)
+		r.answers.put(h.remembered(q.url), q.url, a)
 	}
 	return a, err
 }

@@ -35,11 +35,14 @@ func (h *health) fail(reason string, lasts time.Duration) {
 	h.reason, h.since, h.until = reason, now, now.Add(min(lasts, maxFailedTime))
 }
 
-// recover notes that the host answered.
-func (h *health) recover() {
+// recover notes that the host answered a request that was made at the given time. One that was
+// on its way when the host failed says nothing.
+func (h *health) recover(asked time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.reason = ""
+	if asked.After(h.since) {
+		h.reason = ""
+	}
 }
 
 // failed returns why the host failed and how long ago, "" where it is not known to fail.
@@ -58,14 +61,15 @@ func (h *health) notAsked() string {
 	return outcome.Shorten(fmt.Sprintf("not asked: it failed %s ago, and another host answered: %s", ago.Round(time.Second), reason))
 }
 
-// note learns from an attempt at a request: from what went wrong, only if it was the last.
-func (h *health) note(resp *http.Response, err error, last bool) {
+// note learns from an attempt at a request, which was made at the given time: from what went
+// wrong, only if it was the last.
+func (h *health) note(asked time.Time, resp *http.Response, err error, last bool) {
 	switch {
 	case !last && (resp == nil || passing(resp.StatusCode)):
 	case resp != nil && passing(resp.StatusCode):
 		h.fail(http.StatusText(resp.StatusCode), retryAfter(resp.Header.Get("Retry-After"), time.Now()))
 	case resp != nil:
-		h.recover()
+		h.recover(asked)
 	case broken(err):
 		h.fail(err.Error(), 0)
 	}
@@ -81,12 +85,11 @@ func (s *session) health(host string) *health {
 	return s.healths[host]
 }
 
-// once returns the repository for requests to a host beside which another can answer: a
-// request that fails is not made again, since its wait is longer than another's answer.
-func (r *Repository) once() *Repository {
-	once := *r
-	once.limits.Attempts = 1
-	return &once
+// asking returns the repository for requests to a host that it is decided now to ask.
+func (r *Repository) asking() *Repository {
+	asking := *r
+	asking.asked = time.Now()
+	return &asking
 }
 
 // askInTurn asks hosts in their order until one has an answer that ends the search. A host
@@ -102,15 +105,15 @@ func (r *Repository) askInTurn(hosts []*Host, ask func(*Repository, *Host) (answ
 	anyAnswered := false
 	var again []*Host
 	for i, h := range hosts {
+		asking := r.asking()
 		if reason, _ := h.health.failed(); reason != "" && h.Down() == nil {
 			passed = append(passed, h)
 			continue
 		}
-		patient := r
 		if i < len(hosts)-1 {
-			patient = r.once()
+			asking.limits.Attempts = 1 // another can answer, in less time than it would wait
 		}
-		answered, end := ask(patient, h)
+		answered, end := ask(asking, h)
 		if end {
 			return nil
 		}
@@ -123,7 +126,7 @@ func (r *Repository) askInTurn(hosts []*Host, ask func(*Repository, *Host) (answ
 		return passed
 	}
 	for _, h := range append(passed, again...) {
-		if answered, end := ask(r, h); answered || end {
+		if answered, end := ask(r.asking(), h); answered || end {
 			break
 		}
 	}

@@ -89,3 +89,18 @@ func TestHealthIsForgotten(t *testing.T) {
 		t.Errorf("asked %q", asked)
 	}
 }
+
+// An answer to a request that was on its way when the host failed does not let it be asked again.
+func TestAnswerOnItsWayIsNoRecovery(t *testing.T) {
+	var h health
+	before := time.Now()
+	h.fail("500", 0)
+	h.note(before, &http.Response{StatusCode: http.StatusOK}, nil, true)
+	if reason, _ := h.failed(); reason == "" {
+		t.Error("an answer to an earlier request counts")
+	}
+	h.note(time.Now().Add(time.Nanosecond), &http.Response{StatusCode: http.StatusOK}, nil, true)
+	if reason, _ := h.failed(); reason != "" {
+		t.Errorf("the host answered, and counts as failing: %s", reason)
+	}
+}

@@ -155,3 +155,40 @@ func TestOneStreamAtATime(t *testing.T) {
 		}
 	}
 }
+
+// A push outlives the connection: a manifest whose PUT is cut, or reset, is put again, whole.
+func TestManifestIsPutAgainWhereHTTP2IsCut(t *testing.T) {
+	body := strings.Repeat("manifest", 1000)
+	for name, fails := range map[string]func(cut func()){
+		"the connection is cut": func(cut func()) { cut() },
+		"the stream is reset":   func(func()) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var puts []string
+			server, client := http2Server(t, func(w http.ResponseWriter, r *http.Request, cut func()) {
+				data, err := io.ReadAll(r.Body)
+				mu.Lock()
+				puts = append(puts, r.Proto)
+				first := len(puts) == 1
+				mu.Unlock()
+				if first {
+					fails(cut)
+					return
+				}
+				if err != nil || string(data) != body {
+					t.Errorf("%d bytes were put, %v, want %d", len(data), err, len(body))
+				}
+				w.WriteHeader(http.StatusCreated)
+			})
+			host := docker.RegistryHost{Client: client, Scheme: "https", Host: strings.TrimPrefix(server.URL, "https://"), Path: "/v2", Capabilities: docker.HostCapabilityPush}
+			r, err := repositoryAt(t, host.Host, Limits{Attempts: 3, Backoff: time.Millisecond}, host).ForPush()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.PutManifest(t.Context(), r.hosts[0], "v1", "application/vnd.oci.image.manifest.v1+json", []byte(body)); err != nil {
+				t.Errorf("the manifest was not put: %v, after %v", err, puts)
+			}
+		})
+	}
+}

@@ -87,7 +87,7 @@ func resolves(t *testing.T, s *Sessions, registry, name string, options config.H
 	r := docker.NewResolver(docker.ResolverOptions{Hosts: func(string) ([]docker.RegistryHost, error) { return known, nil }})
 	_, _, err = r.Resolve(t.Context(), registry+"/"+name+":v1")
 	if err == nil && s != nil {
-		Settled(known)
+		settle(known)
 	}
 	return err
 }

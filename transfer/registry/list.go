@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -31,26 +30,6 @@ const (
 	// mistake: Harbor before 2.11 lists the size of all that the artifact holds.
 	MaxListedSize = 1 << 40
 )
-
-// Notices remember what the operator has been told of each host, in the daemon's life.
-// Their zero value is ready.
-type Notices struct{ capability, endpoint sync.Map }
-
-// SetNotices has the repository tell the operator of each host only what n has not seen
-// told; nil tells every time. It must be called before the first request.
-func (r *Repository) SetNotices(n *Notices) { r.notices = n }
-
-// first reports whether a host is met for the first time.
-func (n *Notices) first(of func(*Notices) *sync.Map, host string) bool {
-	if n == nil {
-		return true
-	}
-	_, known := of(n).LoadOrStore(host, true)
-	return !known
-}
-
-func ofCapability(n *Notices) *sync.Map { return &n.capability }
-func ofEndpoint(n *Notices) *sync.Map   { return &n.endpoint }
 
 // List asks the hosts of the repository what refers to the subject. Hosts that
 // may pull are asked in their order, mirrors that declare the capability
@@ -131,7 +110,7 @@ func (r *Repository) warnOfCapability(ctx context.Context, h *Host) {
 	if !r.IsMirror(h) || h.Capabilities.Has(docker.HostCapabilityReferrers) {
 		return
 	}
-	if r.notices.first(ofCapability, h.Host) {
+	if r.notices.first(aboutCapability, h.Host) {
 		log.G(ctx).WithField("host", h.Host).Warn(`referrers: the mirror is asked although its capabilities in hosts.toml do not name "referrers"; add it, so that the mirror comes before others that do not`)
 	}
 }

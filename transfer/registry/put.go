@@ -29,7 +29,7 @@ func (r *Repository) ForPush() (*Repository, error) {
 	return &Repository{
 		spec:   r.spec,
 		name:   r.name,
-		hosts:  []*Host{{RegistryHost: host, health: hosts[0].health}},
+		hosts:  []*Host{{RegistryHost: host, health: hosts[0].health, session: hosts[0].session}},
 		header: r.header,
 		limits: r.limits,
 		push:   true,

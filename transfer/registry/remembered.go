@@ -6,9 +6,9 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 )
 
-// Settled has the sessions of the hosts remember what an image that could be resolved met:
+// settle has the sessions of the hosts remember what an image that could be resolved met:
 // a registry that asked for no authorization will ask for none.
-func Settled(hosts []docker.RegistryHost) {
+func settle(hosts []docker.RegistryHost) {
 	for _, h := range hosts {
 		if a, ok := h.Authorizer.(*Authorizer); ok && a.challenged() {
 			return
@@ -27,8 +27,8 @@ func (s *session) setOpen() {
 	s.open = time.Now()
 }
 
-// Finished says that the pull which the hosts are of makes no further request.
-func Finished(hosts []docker.RegistryHost) {
+// closeSpares closes the connections that the pull which the hosts are of has not used.
+func closeSpares(hosts []docker.RegistryHost) {
 	for _, h := range hosts {
 		if a, ok := h.Authorizer.(*Authorizer); ok {
 			for _, t := range a.session.transports {
@@ -39,9 +39,9 @@ func Finished(hosts []docker.RegistryHost) {
 	}
 }
 
-// Known reports whether the hosts' registry is remembered, so that a request to it is
+// remembersAny reports whether the hosts' registry is remembered, so that a request to it is
 // probably not refused for want of a token.
-func Known(hosts []docker.RegistryHost) bool {
+func remembersAny(hosts []docker.RegistryHost) bool {
 	for _, h := range hosts {
 		a, ok := h.Authorizer.(*Authorizer)
 		if !ok {
@@ -54,9 +54,9 @@ func Known(hosts []docker.RegistryHost) bool {
 	return false
 }
 
-// Multiplexed reports whether all that is known of the hosts is that they answer over HTTP/2,
+// areMultiplexed reports whether all that is known of the hosts is that they answer over HTTP/2,
 // where many requests at once share a connection.
-func Multiplexed(hosts []docker.RegistryHost) bool {
+func areMultiplexed(hosts []docker.RegistryHost) bool {
 	multiplexed := false
 	for _, h := range hosts {
 		a, ok := h.Authorizer.(*Authorizer)

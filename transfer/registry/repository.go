@@ -76,13 +76,15 @@ type Repository struct {
 	endpoints    *endpoints
 	answers      *AnswerCache
 	known        func(context.Context, digest.Digest) []byte
-	push         bool // requests ask for a token that may push
+	push         bool      // requests ask for a token that may push
+	asked        time.Time // when it was decided to ask a host, zero where there is but one
 }
 
 // Host is one registry host of the repository: the registry itself, or a mirror.
 type Host struct {
 	docker.RegistryHost
-	health *health // of the session, where there is one
+	health  *health // of the session, where there is one
+	session string  // the session's id, "" where there is none
 
 	mu      sync.Mutex
 	down    error
@@ -116,15 +118,16 @@ func New(spec reference.Spec, hosts []docker.RegistryHost, header http.Header, l
 	}
 	besides := map[*Authorizer]*Authorizer{}
 	for _, h := range hosts {
-		health := &health{}
+		host := &Host{health: &health{}}
 		if a, ok := h.Authorizer.(*Authorizer); ok {
 			if besides[a] == nil {
 				besides[a] = a.beside()
 			}
 			h.Authorizer = besides[a]
-			health = a.session.health(h.Host)
+			host.health, host.session = a.session.health(h.Host), a.session.id
 		}
-		r.hosts = append(r.hosts, &Host{RegistryHost: h, health: health})
+		host.RegistryHost = h
+		r.hosts = append(r.hosts, host)
 	}
 	return r
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"golang.org/x/net/http2"
 )
 
 // URL returns the address of an endpoint of the repository at the host
@@ -63,11 +64,12 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		if err := h.Down(); err != nil {
 			return err
 		}
+		asked := r.askedAt(attempt)
 		resp, err := r.authorized(ctx, h, q)
 		last := attempt >= r.limits.Attempts || ctx.Err() != nil
 		foreign := q.foreign(resp, err)
 		if !foreign {
-			h.health.note(resp, err, last)
+			h.health.note(asked, resp, err, last)
 		}
 		wait := r.wait(attempt, resp)
 		switch {
@@ -91,6 +93,14 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 			return err
 		}
 	}
+}
+
+// askedAt returns when it was decided to make the attempt, which begins now.
+func (r *Repository) askedAt(attempt int) time.Time {
+	if attempt == 1 && !r.asked.IsZero() {
+		return r.asked
+	}
+	return time.Now()
 }
 
 // Sleep waits, or until the context ends, whose cause is the error.
@@ -265,10 +275,11 @@ func passing(code int) bool {
 	return false
 }
 
-// broken reports whether a connection broke, which a later attempt's may not.
+// broken reports whether a connection broke, or a stream of HTTP/2, which a later attempt's may
+// not.
 func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, new(http2.StreamError))
 }
 
 // wait returns how long to wait after the given attempt: what Retry-After asks

@@ -60,8 +60,11 @@ type sessionKey struct {
 // session is what is remembered of one registry.
 type session struct {
 	sessions *Sessions
-	config   string                // fingerprint of the files that configure it
-	hosts    []docker.RegistryHost // without authorizers
+	// id is the session's own, never another's. What is remembered of a registry in one place
+	// for all sessions is filed under it, and so ends with the configuration.
+	id     string
+	config string                // fingerprint of the files that configure it
+	hosts  []docker.RegistryHost // without authorizers
 	// transports are those of the hosts' clients.
 	transports map[*http.Client]*transport
 	secret     [32]byte // of the hash that tells clients apart
@@ -97,7 +100,7 @@ func (s *Sessions) open(ctx context.Context, registry string, options config.Hos
 		return known, nil
 	}
 	made := &session{
-		sessions: s, config: before, used: time.Now(),
+		sessions: s, id: rand.Text(), config: before, used: time.Now(),
 		transports: map[*http.Client]*transport{}, challenges: map[string]challenge{}, healths: map[string]*health{},
 	}
 	_, _ = rand.Read(made.secret[:]) // never fails (crypto/rand)

@@ -53,7 +53,7 @@ func pullOf(t *testing.T, s *Sessions, registry string, options config.HostOptio
 	r := docker.NewResolver(docker.ResolverOptions{Hosts: func(string) ([]docker.RegistryHost, error) { return hosts, nil }})
 	_, _, err = r.Resolve(t.Context(), registry+"/test/app:v1")
 	if err == nil {
-		Settled(hosts)
+		settle(hosts)
 	}
 	return hosts, err
 }
@@ -89,7 +89,7 @@ func TestNextPullMeetsNoChallenge(t *testing.T) {
 		if asked != n+1 {
 			t.Errorf("pull %d: the client was asked for credentials %d times in all, want once a pull", n, asked)
 		}
-		if !Known(hosts) {
+		if !remembersAny(hosts) {
 			t.Error("the registry is not known after a pull")
 		}
 	}

@@ -74,7 +74,7 @@ func TestManyPullsAtOnce(t *testing.T) {
 					failed.Add(1)
 					t.Errorf("a pull fails: %v", err)
 				}
-				Settled(hosts)
+				settle(hosts)
 				if rand.N(50) == 0 {
 					generation.Add(1)
 				}

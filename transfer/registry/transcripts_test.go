@@ -74,7 +74,7 @@ func (p *play) basic() {
 // repository returns the repository as a pull opens it, once the image is resolved.
 func (p *play) repository(t *testing.T) *Repository {
 	limits := twice
-	limits.Request = 200 * time.Millisecond
+	limits.Request = time.Second
 	if p.mirror != nil {
 		return repositoryAt(t, p.registry.Host(), limits, p.mirror.RegistryHost(byDefault), p.registry.RegistryHost(byDefault))
 	}

@@ -46,7 +46,7 @@ type Source struct {
 	// Set by UnmarshalAny, in the daemon.
 	message  *transfertypes.OCIRegistry
 	header   http.Header
-	hosts    *hosts
+	registry *registry.Client
 	resolver remotes.Resolver
 	// askCredentials asks the client, nil where it has none.
 	askCredentials func(host string) (string, string, error)
@@ -138,10 +138,8 @@ func (s *Source) Claim() *api.Selection {
 // not there: registries count the GET against their limits. It must come before
 // Resolve, on a source of the daemon's.
 func (s *Source) ResolveByGet() {
-	if s.hosts != nil {
-		s.hosts.mu.Lock()
-		defer s.hosts.mu.Unlock()
-		s.hosts.resolveByGet = true
+	if s.registry != nil {
+		s.registry.ResolveByGet()
 	}
 }
 
@@ -157,7 +155,7 @@ func (s *Source) Resolve(ctx context.Context) (string, ocispec.Descriptor, error
 	}
 	name, desc, err := s.resolver.Resolve(ctx, s.Image())
 	if err == nil {
-		s.hosts.settled()
+		s.registry.Settled()
 	}
 	return name, desc, err
 }
@@ -254,59 +252,32 @@ func (p sizedIngester) Writer(ctx context.Context, opts ...content.WriterOpt) (c
 // Repository returns the repository to ask for referrers. It shares the hosts of
 // the image's own pull, but neither its limiter nor its retries.
 func (s *Source) Repository() (*registry.Repository, error) {
-	spec, err := reference.Parse(s.Image())
-	if err != nil {
-		return nil, err
-	}
-	hosts, err := s.hosts.get(spec.Hostname())
-	if err != nil {
-		return nil, err
-	}
-	return registry.New(spec, hosts, s.header, registry.Limits{}), nil
+	return s.registry.Repository(s.Image(), s.header, registry.Limits{})
 }
 
 // PushRepository returns the repository to push referrers to: at the host, and
 // with the token, of the image's own push. The error is errdefs.ErrNotFound where
 // no host may push.
 func (s *Source) PushRepository() (*registry.Repository, error) {
-	spec, err := reference.Parse(s.Image())
-	if err != nil {
-		return nil, err
-	}
-	hosts, err := s.hosts.get(spec.Hostname())
-	if err != nil {
-		return nil, err
-	}
 	// A registry checks what it stores before it answers.
-	return registry.New(spec, hosts, s.header, registry.Limits{Request: time.Minute}).ForPush()
+	r, err := s.registry.Repository(s.Image(), s.header, registry.Limits{Request: time.Minute})
+	if err != nil {
+		return nil, err
+	}
+	return r.ForPush()
 }
 
 // UseSessions has the source's requests use, and add to, what the daemon remembers of its
 // registry. It must come before any of them; without, nothing outlives the source.
-func (s *Source) UseSessions(sessions *registry.Sessions) {
-	s.hosts.mu.Lock()
-	defer s.hosts.mu.Unlock()
-	s.hosts.sessions = sessions
-}
+func (s *Source) UseSessions(sessions *registry.Sessions) { s.registry.UseSessions(sessions) }
 
-// Known reports whether the registry is remembered, so that requests beside the one that
-// resolves the image are probably not refused for want of a token, and whether many at once
-// share a connection. The source must be one of the daemon's.
-func (s *Source) Known() (known, multiplexed bool) {
-	spec, err := reference.Parse(s.Image())
-	if err != nil {
-		return false, false
-	}
-	hosts, err := s.hosts.get(spec.Hostname())
-	if err != nil {
-		return false, false
-	}
-	return registry.Known(hosts), registry.Multiplexed(hosts)
-}
+// Known reports whether the registry is remembered, and whether many requests at once share a
+// connection (see registry.Client). The source must be one of the daemon's.
+func (s *Source) Known() (known, multiplexed bool) { return s.registry.Known(s.Image()) }
 
 // Close closes the connections that no session keeps.
 func (s *Source) Close() {
-	if s.hosts != nil {
-		s.hosts.close()
+	if s.registry != nil {
+		s.registry.Close()
 	}
 }

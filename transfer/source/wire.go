@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 )
 
 // MarshalAny writes the message that the daemon reads. The registry's part is
@@ -60,12 +61,12 @@ func (s *Source) UnmarshalAny(ctx context.Context, sg streaming.StreamGetter, an
 	if err != nil {
 		return err
 	}
-	s.hosts = &hosts{ctx: ctx, options: options}
+	s.registry = registry.NewClient(ctx, options)
 	s.header = http.Header{}
 	for k, v := range s.message.GetResolver().GetHeaders() {
 		s.header.Add(k, v)
 	}
-	s.resolver = docker.NewResolver(docker.ResolverOptions{Hosts: s.hosts.get, Headers: s.header})
+	s.resolver = docker.NewResolver(docker.ResolverOptions{Hosts: s.registry.Hosts, Headers: s.header})
 	return nil
 }
 

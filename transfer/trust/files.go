@@ -39,7 +39,7 @@ func (c Config) look() ([]seen, error) {
 	}
 	var out []seen
 	for _, path := range slices.Concat(c.Keys, c.TrustedRoot, c.NotationRoots) {
-		info, err := os.Stat(path)
+		info, err := stat(path)
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +52,7 @@ func (c Config) look() ([]seen, error) {
 }
 
 func lookBelow(dir string) ([]seen, error) {
-	info, err := os.Stat(dir)
+	info, err := stat(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,15 @@ func isTrust(path string) bool {
 	return path == "trustpolicy.json" || path == "trustpolicy.oci.json" || strings.HasPrefix(path, "truststore/x509/")
 }
 
+// stat says what to do where a file cannot be read.
+func stat(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w; put the file there, or mend the path: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return info, nil
+}
+
 // checkFile refuses what could block, or cannot be meant.
 func checkFile(path string, info fs.FileInfo) error {
 	switch {
@@ -98,14 +107,19 @@ func checkFile(path string, info fs.FileInfo) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is no regular file: %w", path, errdefs.ErrInvalidArgument)
 	case info.Size() == 0:
-		return fmt.Errorf("%s is empty: %w", path, errdefs.ErrInvalidArgument)
+		return errEmpty(path)
 	case info.Size() > maxFile:
-		return fmt.Errorf("%s has %d bytes, the limit is %d: %w", path, info.Size(), maxFile, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s has %d bytes, the limit is %d; leave in it what is to be trusted: %w", path, info.Size(), maxFile, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// read reads the files, and returns a fingerprint of all that they hold.
+func errEmpty(path string) error {
+	return fmt.Errorf("%s is empty; put in it what is to be trusted: %w", path, errdefs.ErrInvalidArgument)
+}
+
+// read reads the files, and returns a fingerprint of all that they hold: the sha256 of their
+// bytes, one file after the other. In notation's directory names have a meaning, and count.
 func (c Config) read(list []seen) (files []File, fingerprint string, err error) {
 	all := sha256.New()
 	for _, s := range list {
@@ -114,7 +128,9 @@ func (c Config) read(list []seen) (files []File, fingerprint string, err error) 
 			return nil, "", err
 		}
 		files = append(files, File{Path: s.path, Data: data})
-		fmt.Fprintf(all, "%q %d\n", s.path, len(data))
+		if c.NotationDir != "" {
+			fmt.Fprintf(all, "%q %d\n", s.path, len(data))
+		}
 		all.Write(data)
 	}
 	return files, "sha256:" + hex.EncodeToString(all.Sum(nil)), nil
@@ -131,7 +147,7 @@ func readFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case len(data) == 0:
-		return nil, fmt.Errorf("%s is empty: %w", path, errdefs.ErrInvalidArgument)
+		return nil, errEmpty(path)
 	case len(data) > maxFile:
 		return nil, fmt.Errorf("%s has more than %d bytes: %w", path, maxFile, errdefs.ErrInvalidArgument)
 	}

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -23,7 +24,7 @@ const (
 	// maxFound is how many pieces of evidence a reason names.
 	maxFound = 2
 	// maxFoundText is how many bytes it says of each.
-	maxFoundText = 160
+	maxFoundText = 220
 )
 
 // denied is the reason for an image that a rule denies.
@@ -68,28 +69,14 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 		}
 	}
 	doubt := c.doubt(m)
+	uncounted := c.uncounted(m, requirement)
 	var parts []string
-	more := 0
-	for _, p := range c.of(m) {
-		if len(c.counts(requirement, p)) > 0 {
-			continue
+	for i, p := range uncounted {
+		if i == maxFound {
+			parts = append(parts, fmt.Sprintf("nor do %d more", len(uncounted)-maxFound))
+			break
 		}
-		e := c.examined(p)
-		if len(parts) == maxFound {
-			more++
-			continue
-		}
-		why := "it is of another kind"
-		if len(e.Reasons) > 0 {
-			why = shortHex(strings.Join(e.Reasons, "; "))
-		}
-		if len(why) > maxFoundText {
-			why = strings.ToValidUTF8(why[:maxFoundText], "") + "…"
-		}
-		parts = append(parts, fmt.Sprintf("%s %s does not (%s)", p.Format, Short(p.Referrer), why))
-	}
-	if more > 0 {
-		parts = append(parts, fmt.Sprintf("nor do %d more", more))
+		parts = append(parts, c.whyNot(p))
 	}
 	switch {
 	case doubt != "":
@@ -101,6 +88,40 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 		remedy = "Have it signed by whom the rule names, or mend the rule's trust"
 	}
 	return strings.Join(parts, ", "), remedy
+}
+
+// uncounted returns the pieces that do not count for a requirement of the manifest, those first
+// that lack least. What counts for another requirement is left out.
+func (c *Case) uncounted(m Manifest, requirement int) []Piece {
+	out := slices.DeleteFunc(c.of(m), func(p Piece) bool {
+		return len(c.counts(requirement, p)) > 0 || c.examined(p).Counted
+	})
+	rank := func(p Piece) int {
+		switch {
+		case p.Near || p.Unsigned:
+			return 0
+		case p.Counts != nil: // it was verified, and found to be by nobody of the rule
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(out, func(a, b Piece) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Referrer, b.Referrer))
+	})
+	return out
+}
+
+// whyNot says in short why a piece does not count.
+func (c *Case) whyNot(p Piece) string {
+	what := string(p.Format)
+	if what == "" {
+		what = "referrer"
+	}
+	why := "it is of another kind"
+	if reasons := c.examined(p).Reasons; len(reasons) > 0 {
+		why = shortHex(strings.Join(reasons, "; "))
+	}
+	return fmt.Sprintf("%s %s does not (%s)", what, Short(p.Referrer), clip(why))
 }
 
 // longHex is a digest or a fingerprint in a reason.
@@ -130,7 +151,7 @@ func (c *Case) doubt(m Manifest) string {
 	for _, subject := range append([]digest.Digest{m.Digest}, m.Above...) {
 		switch status, why := c.Status(subject); status {
 		case labels.Unknown:
-			return "what refers to " + Short(subject) + " could not be learnt (" + clip(why) + ")"
+			return "what refers to " + Short(subject) + " is not known (" + clip(why) + ")"
 		case labels.Truncated:
 			return "a limit cut what refers to " + Short(subject) + " (" + clip(why) + ")"
 		}

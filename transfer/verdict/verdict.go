@@ -9,6 +9,7 @@
 package verdict
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -141,6 +142,9 @@ func (c *Case) Judge() *Verdict {
 	for _, p := range c.Pieces {
 		v.Evidence = append(v.Evidence, c.examined(p))
 	}
+	slices.SortStableFunc(v.Evidence, func(a, b Examined) int {
+		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Referrer, b.Referrer))
+	})
 	if v.Result == Refused {
 		v.Reason = c.reason(v)
 	}
@@ -225,7 +229,9 @@ func (c *Case) examined(p Piece) Examined {
 	}
 	slices.Sort(e.Identities)
 	e.Identities = slices.Compact(e.Identities)
-	e.Counted = len(e.Identities) > 0
+	if e.Counted = len(e.Identities) > 0; e.Counted {
+		e.Reasons = append(e.Reasons, p.Notes...)
+	}
 	if !e.Counted && len(p.Vouchers()) > 0 {
 		e.Reasons = append(e.Reasons, "it vouches for what "+Short(p.Subject)+" holds: signed by "+p.Vouchers()[0])
 	}

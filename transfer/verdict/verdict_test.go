@@ -229,7 +229,7 @@ func TestReason(t *testing.T) {
 		says   []string
 	}{
 		"nothing": {labels.Absent, "", nil, []string{"needs 2 signatures by release or ci of manifest " + verdict.Short(amd64) + " (linux/amd64), and none counts: nothing of the kind refers to it. Have it signed"}},
-		"unknown": {labels.Unknown, "", nil, []string{"could not be learnt (503", "See to the registry"}},
+		"unknown": {labels.Unknown, "", nil, []string{"is not known (503", "See to the registry"}},
 		"cut":     {labels.Truncated, "", nil, []string{"a limit cut what refers to"}},
 		"too much evidence": {labels.Present, "the image has more than 1024 pieces of evidence", nil,
 			[]string{"more than 1024 pieces"}},

@@ -32,8 +32,12 @@ type Weight struct {
 	// requirements it has the type and the predicate.
 	Unsigned bool
 	Suits    map[int]bool
-	// Reasons say why it does not count, for people to read.
-	Reasons []string
+	// Reasons say why it does not count, for people to read; Notes, where it does, what was not
+	// checked.
+	Reasons, Notes []string
+	// Near says that it is valid, and by somebody whom the rule names: what keeps it from
+	// counting is what a refusal has to say first.
+	Near bool
 }
 
 // Vouchers returns all identities that Vouches has, sorted.
@@ -62,7 +66,7 @@ func Weigh(requirements []policy.Requirement, repository string, proofs []Proof)
 			if !slices.Contains(r.By, p.Trust) {
 				continue
 			}
-			asked = true
+			asked, w.Near = true, true
 			w.weigh(i, r, repository, p)
 		}
 		if !asked {
@@ -91,7 +95,7 @@ func (w *Weight) weigh(i int, r policy.Requirement, repository string, p Proof) 
 		return
 	}
 	w.Counts[i] = add(w.Counts[i], v.Identity)
-	w.Reasons = append(w.Reasons, v.Notes...)
+	w.Notes = append(w.Notes, v.Notes...)
 }
 
 // WeighStatement finds what a statement that is not signed itself would be worth.

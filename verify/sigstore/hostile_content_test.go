@@ -184,7 +184,7 @@ func TestEvidenceAboutAnotherDigestIsRefused(t *testing.T) {
 	// The digest of a message signature is a hint that nobody signs.
 	reject(t, byKey, edited(t, k.MessageSignature(t, []byte("sibling")), func(pb *protobundle.Bundle) {
 		pb.GetMessageSignature().MessageDigest = proto(t, k.MessageSignature(t, manifest)).GetMessageSignature().MessageDigest
-	}), "could not verify message")
+	}), "another key signed it, or other content")
 }
 
 // V20, GHSA-r2xv-vpr2-42m9.
@@ -221,7 +221,7 @@ func TestTamperedPayloadIsRefused(t *testing.T) {
 		}
 	}
 	// The payload type is signed with the payload.
-	reject(t, byKey, edited(t, k.Signature(t, subject), func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().PayloadType += "x" }), "could not verify envelope")
+	reject(t, byKey, edited(t, k.Signature(t, subject), func(pb *protobundle.Bundle) { pb.GetDsseEnvelope().PayloadType += "x" }), "another key signed it, or other content")
 }
 
 // V21, wrong key hint: it comes from the network, and neither helps nor harms.
@@ -449,7 +449,7 @@ func TestMassesBesideThePayloadAreRefused(t *testing.T) {
 	reject(t, byKey, many, "more than 4096 JSON tokens")
 
 	big := bundleOf(append(slices.Clone(good), bytes.Repeat([]byte(" "), evidence.MaxSize)...))
-	reject(t, byKey, big, "more than 8388608")
+	reject(t, byKey, big, "more than 6291456")
 
 	for _, key := range []string{"dev.sigstore.cosign/bundle", "dev.sigstore.cosign/certificate", "dev.cosignproject.cosign/signature"} {
 		layer := layerOf(s.CosignSignature(t, repository, subject, ci, tokens))

@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -134,6 +136,17 @@ func (ks keys) authenticate(ctx context.Context, s *signed) (by, error) {
 		return by{}, refuse("an Ed25519 key signs a message and not its digest, which alone is known",
 			"sign a statement: cosign v3 does, and cosign attest")
 	}
-	return by{}, refuseFor(fmt.Sprintf("none of the trust's %d keys verifies it", len(ks)), last,
-		"sign with one of them, or add the signer's to the trust's keys")
+	what, remedy := fmt.Sprintf("none of the trust's %d keys verifies it", len(ks)), "sign with one of them, or add the signer's to the trust's keys"
+	if isMismatch(last) {
+		return by{}, refuse(what+": another key signed it, or other content", remedy)
+	}
+	return by{}, refuseFor(what, last, remedy)
+}
+
+// isMismatch reports whether sigstore-go says no more than that the signature is not of the key
+// over the content, in words that help nobody.
+func isMismatch(err error) bool {
+	return slices.ContainsFunc([]string{"accepted signatures do not match threshold", "invalid signature", "failed to verify signature"},
+		func(text string) bool { return strings.Contains(err.Error(), text) }) &&
+		!strings.Contains(err.Error(), "artifact does not match digest")
 }

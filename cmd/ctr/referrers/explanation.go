@@ -61,6 +61,9 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 			}
 		}
 	}
+	if e.Verdict != nil {
+		printVerdict(out, e.Verdict)
+	}
 	out.line("", "")
 	if len(e.Subjects) == 0 {
 		out.line("", "no registry is asked for referrers: nothing is taken and nothing required")
@@ -70,10 +73,6 @@ func printExplanation(w io.Writer, e *explain.Explanation, verdict string) error
 	}
 	if e.Unasked > 0 {
 		out.line("", fmt.Sprintf("%d manifests of the image were not asked about, over the limit of subjects a pull", e.Unasked))
-	}
-	if e.Verdict != nil {
-		printVerdict(out, e.Verdict)
-		out.line("", "")
 	}
 	out.line("", verdict)
 	return out.err

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -43,5 +44,27 @@ func TestHostsAreWarnedAboutOnce(t *testing.T) {
 				t.Errorf("not a warning that names the host: %s", out.String())
 			}
 		})
+	}
+}
+
+// Any client may name any number of registries: what was told of the oldest is forgotten.
+func TestNoticesAreBounded(t *testing.T) {
+	var n Notices
+	if !n.first(aboutCapability, "kept.test") || !n.first(aboutEndpoint, "kept.test") {
+		t.Error("one notice stands for another")
+	}
+	for i := range 2 * maxNotices {
+		if !n.first(aboutCapability, fmt.Sprint(i, ".test")) {
+			t.Fatalf("notice %d was told already", i)
+		}
+		if n.first(aboutCapability, "kept.test") {
+			t.Fatalf("what is met again and again is forgotten after %d others", i)
+		}
+	}
+	if len(n.told) != maxNotices || n.recent.Len() != maxNotices {
+		t.Errorf("%d notices are remembered in order and %d in all, want %d", n.recent.Len(), len(n.told), maxNotices)
+	}
+	if !n.first(aboutEndpoint, "kept.test") {
+		t.Error("the oldest is remembered")
 	}
 }

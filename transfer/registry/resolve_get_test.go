@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"context"
@@ -18,10 +18,8 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/internal/hostile"
 )
 
-const resolvePull = docker.HostCapabilityPull | docker.HostCapabilityResolve
-
-// resolve resolves app:v1 at the hosts as a pull does, and fetches what it names.
-func resolve(ctx context.Context, byGet bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
+// resolveAndFetch resolves app:v1 at the hosts as a pull does, and fetches what it names.
+func resolveAndFetch(ctx context.Context, byGet bool, hostsOf ...docker.RegistryHost) (ocispec.Descriptor, []byte, error) {
 	known := slices.Clone(hostsOf)
 	if byGet {
 		wrapResolve(known)
@@ -53,7 +51,7 @@ func TestResolveByGet(t *testing.T) {
 	manifest := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text))
 	stated := manifest.With("Docker-Content-Digest", right.String())
 	long := strings.Repeat(" ", artifact.MaxManifestSize) + "{}"
-	tag, byDigest := base+"v1", base+right.String()
+	tag, byDigest := appManifests+"v1", appManifests+right.String()
 	for _, tc := range []struct {
 		name     string
 		tag      hostile.Answer
@@ -63,17 +61,17 @@ func TestResolveByGet(t *testing.T) {
 		{"one request", stated, []string{"GET " + tag}, false},
 		{"no digest said", manifest, []string{"GET " + tag, "HEAD " + tag, "GET " + tag, "GET " + byDigest}, false},
 		{"digest of something else", manifest.With("Docker-Content-Digest", digest.FromString("other").String()),
-			[]string{"GET " + tag, "HEAD " + tag, "GET " + base + digest.FromString("other").String()}, true},
+			[]string{"GET " + tag, "HEAD " + tag, "GET " + appManifests + digest.FromString("other").String()}, true},
 		{"encoded", stated.With("Content-Encoding", "br"), []string{"GET " + tag, "HEAD " + tag, "GET " + byDigest}, false},
 		{"too long", hostile.Content(ocispec.MediaTypeImageIndex, []byte(long)).With("Docker-Content-Digest", digest.FromString(long).String()),
-			[]string{"GET " + tag, "HEAD " + tag, "GET " + base + digest.FromString(long).String()}, true},
+			[]string{"GET " + tag, "HEAD " + tag, "GET " + appManifests + digest.FromString(long).String()}, true},
 		{"not there", hostile.Answer{Code: http.StatusNotFound}, []string{"GET " + tag}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := hostile.New(t)
 			s.On(tag, tc.tag)
 			s.On(byDigest, manifest)
-			desc, data, err := resolve(t.Context(), true, s.RegistryHost(resolvePull))
+			desc, data, err := resolveAndFetch(t.Context(), true, s.RegistryHost(pullResolve))
 			if (err != nil) != tc.fails {
 				t.Fatalf("error %v", err)
 			}
@@ -107,8 +105,8 @@ func TestResolveByGetKeepsToTheMethodOfARedirect(t *testing.T) {
 				_, _ = io.WriteString(w, text) // left out of the answer to HEAD
 			}))
 			defer s.Close()
-			host := docker.RegistryHost{Client: &http.Client{Transport: &http.Transport{}}, Scheme: "http", Host: strings.TrimPrefix(s.URL, "http://"), Path: "/v2", Capabilities: resolvePull}
-			desc, data, err := resolve(t.Context(), true, host)
+			host := docker.RegistryHost{Client: &http.Client{Transport: &http.Transport{}}, Scheme: "http", Host: strings.TrimPrefix(s.URL, "http://"), Path: "/v2", Capabilities: pullResolve}
+			desc, data, err := resolveAndFetch(t.Context(), true, host)
 			if err != nil || desc.Digest != right || string(data) != text {
 				t.Errorf("%s, %q, %v", desc.Digest, data, err)
 			}
@@ -116,7 +114,7 @@ func TestResolveByGetKeepsToTheMethodOfARedirect(t *testing.T) {
 	}
 }
 
-const base = "/v2/app/manifests/"
+const appManifests = "/v2/app/manifests/"
 
 func checkRequests(t *testing.T, s *hostile.Server, want ...string) {
 	t.Helper()
@@ -136,20 +134,20 @@ func TestResolveByGetIsLeftWhereItGainsNothing(t *testing.T) {
 	answer := hostile.Content(ocispec.MediaTypeImageIndex, []byte(text)).With("Docker-Content-Digest", digest.FromString(text).String())
 	start := func() *hostile.Server {
 		s := hostile.New(t)
-		s.On(base+"v1", answer)
-		s.On(base+digest.FromString(text).String(), answer)
+		s.On(appManifests+"v1", answer)
+		s.On(appManifests+digest.FromString(text).String(), answer)
 		return s
 	}
 	s := start()
-	if _, _, err := resolve(t.Context(), false, s.RegistryHost(resolvePull)); err != nil {
+	if _, _, err := resolveAndFetch(t.Context(), false, s.RegistryHost(pullResolve)); err != nil {
 		t.Fatal(err)
 	}
-	checkRequests(t, s, "HEAD "+base+"v1", "GET "+base+digest.FromString(text).String())
+	checkRequests(t, s, "HEAD "+appManifests+"v1", "GET "+appManifests+digest.FromString(text).String())
 
-	mirror, registry := start(), start()
-	if _, _, err := resolve(t.Context(), true, mirror.RegistryHost(docker.HostCapabilityPull), registry.RegistryHost(resolvePull)); err != nil {
+	mirror, upstream := start(), start()
+	if _, _, err := resolveAndFetch(t.Context(), true, mirror.RegistryHost(docker.HostCapabilityPull), upstream.RegistryHost(pullResolve)); err != nil {
 		t.Fatal(err)
 	}
-	checkRequests(t, registry, "HEAD "+base+"v1")
-	checkRequests(t, mirror, "GET "+base+digest.FromString(text).String())
+	checkRequests(t, upstream, "HEAD "+appManifests+"v1")
+	checkRequests(t, mirror, "GET "+appManifests+digest.FromString(text).String())
 }

@@ -1,4 +1,4 @@
-package source
+package registry
 
 import (
 	"bytes"
@@ -23,7 +23,8 @@ import (
 //
 // Registries count GETs of manifests against their limits, and not HEADs. A pull of
 // an image that is not there makes one either way; one of an image that is there
-// should keep to HEAD.
+// should keep to HEAD. So should requests of ours, which ask with HEAD to be spared the GET;
+// nor is an answer to them the image's.
 type resolveTransport struct {
 	http.RoundTripper
 
@@ -55,7 +56,7 @@ func wrapResolve(hosts []docker.RegistryHost) {
 
 // RoundTrip implements http.RoundTripper.
 func (t *resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" {
+	if path.Base(path.Dir(req.URL.Path)) == "manifests" && req.Header.Get("Range") == "" && !isOurs(req.Context()) {
 		switch req.Method {
 		case http.MethodHead:
 			if req.Response != nil { // a redirect that was made for HEAD, and may be signed for it
@@ -99,10 +100,12 @@ func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body, resp.ContentLength = http.NoBody, int64(len(data))
 	resp.Header.Set("Content-Length", strconv.Itoa(len(data)))
+	kept := *resp // whoever gets resp may change it
+	kept.Header = resp.Header.Clone()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := address(req.URL, dgst.String())
-	t.kept[key], t.data[key] = resp, data
+	key := digestAddress(req.URL, dgst.String())
+	t.kept[key], t.data[key] = &kept, data
 	return resp, nil
 }
 
@@ -110,7 +113,7 @@ func (t *resolveTransport) resolve(req *http.Request) (*http.Response, error) {
 func (t *resolveTransport) take(req *http.Request) *http.Response {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := address(req.URL, path.Base(req.URL.Path))
+	key := digestAddress(req.URL, path.Base(req.URL.Path))
 	kept, data := t.kept[key], t.data[key]
 	if kept == nil {
 		return nil
@@ -122,8 +125,8 @@ func (t *resolveTransport) take(req *http.Request) *http.Response {
 	return &resp
 }
 
-// address is that of the manifest with the digest, beside the one at u.
-func address(u *url.URL, dgst string) string {
+// digestAddress is that of the manifest with the digest, beside the one at u.
+func digestAddress(u *url.URL, dgst string) string {
 	at := *u
 	at.Path, at.RawPath = path.Join(path.Dir(u.Path), dgst), ""
 	return at.String()
