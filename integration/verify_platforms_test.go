@@ -140,6 +140,26 @@ func TestNestedIndexesAreVerified(t *testing.T) {
 	}
 }
 
+// A manifest waits for what indexes beside it name, however deep, and not for ever.
+func TestManifestBesideNestedIndexes(t *testing.T) {
+	key := sigstoretest.NewKey(t)
+	reg := startRegistry(t, registry.Olareg)
+	f := loadFixture(t)
+	imageAlone(f, t, reg)
+	deep := within(t, reg, "", within(t, reg, "", f.Get(fixture.Image)))
+	beside := pushSmall(t, reg, "app", "", "beside")
+	for tag, manifests := range map[string][]ocispec.Descriptor{"before": {beside.Descriptor, deep}, "behind": {deep, beside.Descriptor}} {
+		t.Run(tag, func(t *testing.T) {
+			root := put(t, reg, tag, ocispec.MediaTypeImageIndex, imageIndex(nil, manifests...))
+			image := ruled{root, reg, reg.Host + "/app:" + tag, append(f.Content(fixture.AMD64)[1:], beside.content[1:]...)}
+			d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
+			image.refused(t, d)
+			referBundle(t, reg, root, sigstoretest.SignPredicateType, key.Signature(t, root.Digest))
+			image.verified(t, d)
+		})
+	}
+}
+
 // An index cannot call a manifest that can be run an attestation, or of no platform, to have it
 // pulled unverified.
 func TestManifestInDisguise(t *testing.T) {

@@ -70,7 +70,7 @@ func New() *Metrics {
 		wait: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "wait_seconds",
 			Help: "Seconds that a pull waited for referrers once the image itself was complete.", Buckets: waitBuckets}),
 	}
-	m.verdicts = counter("verdicts_total", "Verdicts on images of pulls and fetches, by result and the rule's mode.", "result", "mode")
+	m.verdicts = counter("verdicts_total", "Verdicts on images of pulls, fetches and imports, by result and the rule's mode.", "result", "mode")
 	m.evidence = counter("evidence_total", "Signatures and attestations that were examined, by format and result.", "format", "result")
 	m.withheld = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "withheld_seconds",
 		Help: "Seconds that the layers of an image were withheld until its verdict.", Buckets: waitBuckets})
