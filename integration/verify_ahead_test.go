@@ -118,7 +118,9 @@ func TestLayersComeAtAnEarlyYes(t *testing.T) {
 	signature := signatureBlob(t, image, key)
 	_, other := attach(t, reg, "app", image.Descriptor, "application/vnd.in-toto+json", []byte("an attestation"))
 	late := other[2].String()
-	reg.Fail(slow(late, 2*time.Second))
+	reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+		return slow(late, 2*time.Second)(w, r) || slow(signature, 500*time.Millisecond)(w, r)
+	})
 	d := startDaemon(t, active(trustedKeys(t, "ci", key.PEM)+rule(`artifact_types = ["all"]`, `verify = "enforce"`)+signedBy(`by = ["ci"]`)))
 	reg.Reset()
 	ctr(t, d, "images", "pull", image.name)
