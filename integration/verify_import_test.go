@@ -72,7 +72,7 @@ func TestImportUnderOtherRules(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if lines := d.LogLines("lets it be imported"); len(lines) != tc.lines {
+			if lines := d.LogLines("lets it be stored"); len(lines) != tc.lines {
 				t.Errorf("the log says %q", lines)
 			}
 		})

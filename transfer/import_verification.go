@@ -23,6 +23,7 @@ type judgedRecords struct {
 	images.Store
 	t         *Transferrer
 	platforms []ocispec.Platform // that are imported; none means all
+	except    string             // a name whose repository has been judged, "" for none
 	refused   error
 }
 
@@ -45,7 +46,11 @@ func (j *judgedRecords) Update(ctx context.Context, image images.Image, fields .
 // judge returns why a rule refuses the image, as a refusal. A name that is no reference has
 // no repository, and so no rule.
 func (j *judgedRecords) judge(ctx context.Context, image images.Image) error {
-	if _, err := reference.Parse(image.Name); err != nil {
+	spec, err := reference.Parse(image.Name)
+	if err != nil {
+		return nil
+	}
+	if judged, err := reference.Parse(j.except); err == nil && policy.SameRepository(judged.Locator, spec.Locator) {
 		return nil
 	}
 	v, err := j.t.verifyStored(ctx, image, j.platforms, len(j.platforms) == 0)
@@ -61,7 +66,7 @@ func (j *judgedRecords) judge(ctx context.Context, image images.Image) error {
 	}
 	log := log.G(ctx).WithFields(log.Fields{"image": image.Name, "digest": image.Target.Digest, "rule": v.Rule, "reason": v.Reason})
 	if v.Mode == policy.VerifyWarn {
-		log.Warnf("referrers: the image is not verified, and verify = %q lets it be imported", v.Mode)
+		log.Warnf("referrers: the image is not verified, and verify = %q lets it be stored", v.Mode)
 		return nil
 	}
 	log.Warn("referrers: image refused")

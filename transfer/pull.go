@@ -303,6 +303,7 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := h(ctx, desc)
 		if err == nil {
+			children = d.p.pulled(desc, children)
 			d.p.addChildren(desc, children, wanted, &d.attested)
 			if err := d.p.readIndexes(ctx, children, d.Platforms()); err != nil {
 				return nil, err
@@ -327,5 +328,12 @@ func (d *pullStore) Store(ctx context.Context, desc ocispec.Descriptor, store im
 	if err := d.p.finish(ctx, desc); err != nil {
 		return nil, err
 	}
-	return d.ImageStorer.Store(ctx, desc, store)
+	// A client may store the image under names of other repositories, which have rules of their own.
+	records := &judgedRecords{Store: store, t: d.p.t, platforms: d.Platforms(), except: d.p.name}
+	imgs, err := d.ImageStorer.Store(ctx, desc, records)
+	if records.refused != nil {
+		d.p.ending = metrics.Refused
+		return nil, records.refused
+	}
+	return imgs, err
 }

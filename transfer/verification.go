@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/log"
@@ -47,7 +49,7 @@ func (q *query) openCase(ctx context.Context, root ocispec.Descriptor, repositor
 	if config.Dry {
 		read, readManifest = blobFromRegistry(config.Repository, read), manifestFromRegistry(config.Repository, readManifest)
 	}
-	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read, ReadManifest: readManifest})
+	q.verification = q.t.config.Judge.Open(ctx, judge.Config{Image: q.name, Repository: repository, Selection: q.selection, Read: read, ReadManifest: readManifest, Far: config.Dry})
 	config.Examiner = q.verification
 	q.addToCase(root, "")
 }
@@ -186,17 +188,20 @@ func (p *pull) await(ctx context.Context) error {
 	timeout := p.t.config.Limits.Timeout
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	timedOut := false
 	for {
 		changed := p.verification.Changed()
+		complete := p.verification.Complete() // before it is, all that it names is on its way
 		switch idle := p.gather.Idle(); {
-		case p.verification.Complete() && p.verification.Holds():
+		case complete && p.verification.Holds():
 			return nil
-		case idle: // whatever is not known by now is not going to be
+		case idle && (complete || timedOut):
 			return p.lastResort(ctx)
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
+			timedOut = true
 			p.gather.Stop(fmt.Errorf("not in within %s (key timeout)", timeout))
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -221,6 +226,21 @@ func (p *pull) readIndexes(ctx context.Context, children []ocispec.Descriptor, w
 		}
 	}
 	return nil
+}
+
+// pulled returns what of a manifest's children, or an index's, may be fetched. What an index
+// names besides manifests and indexes belongs to no manifest that was verified, and neither do
+// layers of what it calls an attestation.
+func (p *pull) pulled(desc ocispec.Descriptor, children []ocispec.Descriptor) []ocispec.Descriptor {
+	if p.verification == nil || p.selection.Verify() != policy.VerifyEnforce {
+		return children
+	}
+	return slices.DeleteFunc(slices.Clone(children), func(c ocispec.Descriptor) bool {
+		if artifact.IsIndex(desc.MediaType) {
+			return !artifact.IsReferrer(c.MediaType)
+		}
+		return artifact.IsBuildKitEntry(desc) && images.IsLayerType(c.MediaType)
+	})
 }
 
 // lastResort refuses the image, now that nothing is on its way that could verify it, unless

@@ -42,7 +42,7 @@ func Of(m *artifact.Manifest, read func() ([]byte, error)) ([]Layer, error) {
 		}
 	}
 	var out []Layer
-	for _, desc := range layers {
+	for _, desc := range slices.Backward(layers) { // cosign adds the newest behind the others
 		format := formatOf(desc.MediaType)
 		if format == "" {
 			continue

@@ -9,6 +9,7 @@ package judge
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,8 +28,14 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
-// maxPieces is how many pieces of evidence of one image are examined.
-const maxPieces = 1024
+const (
+	// maxPieces is how many pieces of evidence of one image are examined.
+	maxPieces = 1024
+	// maxBytes is how many bytes of evidence of one image are examined: they take seconds.
+	maxBytes = 64 << 20
+	// maxAbove is of how many indexes above a manifest evidence counts.
+	maxAbove = 64
+)
 
 // Observer counts evidence.
 type Observer interface {
@@ -40,13 +47,14 @@ type Observer interface {
 type Judge struct {
 	trusts   *trust.Store
 	observer Observer
-	// room bounds the bytes of evidence that are in memory at a time, of all images.
-	room *semaphore.Weighted
+	// room bounds the bytes of evidence that are in memory at a time, of all images; far those
+	// that come from a registry, which may be slow.
+	room, far *semaphore.Weighted
 }
 
 // New returns a Judge. The observer may be nil.
 func New(trusts *trust.Store, observer Observer) *Judge {
-	return &Judge{trusts: trusts, observer: observer, room: semaphore.NewWeighted(evidence.MaxSize)}
+	return &Judge{trusts: trusts, observer: observer, room: semaphore.NewWeighted(evidence.MaxSize), far: semaphore.NewWeighted(evidence.MaxSize)}
 }
 
 // ReadFunc reads a blob of evidence, and verifies that it is what the descriptor says.
@@ -60,6 +68,15 @@ type Config struct {
 	Selection *policy.Selection
 	// Read reads a blob of evidence, and ReadManifest a referrer's manifest.
 	Read, ReadManifest ReadFunc
+	// Far says that they may read from a registry, for as long as that takes.
+	Far bool
+}
+
+func (c *Case) room() *semaphore.Weighted {
+	if c.config.Far {
+		return c.j.far
+	}
+	return c.j.room
 }
 
 // Case is one image, of which evidence comes in. It is safe for concurrent use.
@@ -77,7 +94,22 @@ type Case struct {
 	referrers []referrer
 	pieces    []verdict.Piece
 	cut       string
+	bytes     int64                // of evidence that was examined
+	weighed   map[blobKey]weighing // what was examined
 	changed   chan struct{}
+}
+
+// blobKey is a blob as a layer names it: of what it proves, cosign keeps a part in annotations.
+type blobKey struct {
+	subject, blob digest.Digest
+	format        evidence.Format
+	annotations   string
+}
+
+// weighing is what a piece of evidence turned out to be worth.
+type weighing struct {
+	verdict.Weight
+	result evidence.Result
 }
 
 // referrer is one that has been examined, to examine it again by other trusts.
@@ -91,7 +123,7 @@ func (r referrer) is(other referrer) bool {
 // [Case.Refresh] is called.
 func (j *Judge) Open(ctx context.Context, config Config) *Case {
 	c := &Case{j: j, config: config, set: j.trusts.Now(ctx), changed: make(chan struct{}),
-		parents: map[digest.Digest][]digest.Digest{}, unread: map[digest.Digest]bool{}}
+		weighed: map[blobKey]weighing{}, parents: map[digest.Digest][]digest.Digest{}, unread: map[digest.Digest]bool{}}
 	requirements := config.Selection.Requirements()
 	for _, r := range requirements {
 		c.by = append(c.by, r.By...)
@@ -163,10 +195,11 @@ func (c *Case) Complete() bool {
 	return true
 }
 
-// above returns all indexes that lead to a manifest. It is for those who hold c.mu.
+// above returns the indexes that lead to a manifest, maxAbove at most. It is for those who
+// hold c.mu.
 func (c *Case) above(dgst digest.Digest) []digest.Digest {
 	var out []digest.Digest
-	for next := slices.Clone(c.parents[dgst]); len(next) > 0; next = next[1:] {
+	for next := slices.Clone(c.parents[dgst]); len(next) > 0 && len(out) < maxAbove; next = next[1:] {
 		if !slices.Contains(out, next[0]) {
 			out = append(out, next[0])
 			next = append(next, c.parents[next[0]]...)
@@ -196,17 +229,14 @@ func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer, m *artif
 	layers, err := c.layers(ctx, r.desc, m)
 	var pieces []verdict.Piece
 	for _, l := range layers {
-		p := verdict.Piece{Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: m.ArtifactType, Format: l.Format}
-		result := evidence.ResultUnread
-		if c.full() {
-			p.Weight = verdict.Unread("it is one too many to be examined")
-		} else {
-			p.Weight, result = c.weigh(ctx, set, r.subject, l)
-		}
-		if c.j.observer != nil {
-			c.j.observer.Evidence(l.Format, result)
-		}
-		pieces = append(pieces, p)
+		pieces = append(pieces, verdict.Piece{
+			Subject: r.subject.Digest, Referrer: r.desc.Digest, ArtifactType: m.ArtifactType, Format: l.Format,
+			Weight: c.weighOnce(ctx, set, r.subject, l),
+		})
+	}
+	if ctx.Err() != nil { // what was read last may not be known to its end
+		c.forget(r)
+		return
 	}
 	cut := ""
 	if err != nil {
@@ -226,14 +256,52 @@ func (c *Case) examine(ctx context.Context, set *trust.Set, r referrer, m *artif
 	c.add(pieces)
 }
 
+// forget has a referrer that could not be examined be examined when it is met again.
+func (c *Case) forget(r referrer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.referrers = slices.DeleteFunc(c.referrers, r.is)
+}
+
+// weighOnce weighs a piece of evidence, once however many referrers and layers name it.
+func (c *Case) weighOnce(ctx context.Context, set *trust.Set, subject ocispec.Descriptor, l evidence.Layer) verdict.Weight {
+	annotations, _ := json.Marshal(l.Descriptor.Annotations) // a map of strings; its keys are sorted
+	key := blobKey{subject.Digest, l.Descriptor.Digest, l.Format, string(annotations)}
+	c.mu.Lock()
+	known, ok := c.weighed[key]
+	ok = ok && c.set == set
+	switch {
+	case ok:
+	case len(c.pieces) >= maxPieces || c.bytes+l.Descriptor.Size > maxBytes:
+		c.cut = fmt.Sprintf("the image has more than %d pieces or %d MiB of evidence, and no more are examined", maxPieces, maxBytes>>20)
+		known, ok = weighing{verdict.Unread("it is one too many to be examined"), evidence.ResultUnread}, true
+	default:
+		c.bytes += max(l.Descriptor.Size, 0)
+	}
+	c.mu.Unlock()
+	if ok {
+		return known.Weight
+	}
+	weight, result := c.weigh(ctx, set, subject, l)
+	if c.j.observer != nil {
+		c.j.observer.Evidence(l.Format, result)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.set == set && ctx.Err() == nil {
+		c.weighed[key] = weighing{weight, result}
+	}
+	return weight
+}
+
 // layers returns the evidence that a referrer names. What its manifest says of layers is read
 // now: of a hundred referrers whose blobs are on their way, it would fill the memory.
 func (c *Case) layers(ctx context.Context, desc ocispec.Descriptor, m *artifact.Manifest) ([]evidence.Layer, error) {
 	return evidence.Of(m, func() ([]byte, error) {
-		if err := c.j.room.Acquire(ctx, max(desc.Size, 1)); err != nil {
+		if err := c.room().Acquire(ctx, max(desc.Size, 1)); err != nil {
 			return nil, err
 		}
-		defer c.j.room.Release(max(desc.Size, 1))
+		defer c.room().Release(max(desc.Size, 1))
 		return c.config.ReadManifest(ctx, artifact.Plain(desc))
 	})
 }
@@ -242,7 +310,7 @@ func (c *Case) layers(ctx context.Context, desc ocispec.Descriptor, m *artifact.
 func (c *Case) add(pieces []verdict.Piece) {
 	if room := maxPieces - len(c.pieces); len(pieces) > room {
 		pieces = pieces[:room]
-		c.cut = fmt.Sprintf("the image has more than %d pieces of evidence, and no more are examined", maxPieces)
+		c.cut = fmt.Sprintf("the image has more than %d pieces or %d MiB of evidence, and no more are examined", maxPieces, maxBytes>>20)
 	}
 	if c.pieces = append(c.pieces, pieces...); len(pieces) > 0 {
 		c.notify()
@@ -266,10 +334,10 @@ func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descri
 	if size > evidence.MaxSize {
 		return verdict.Unread(fmt.Sprintf("it has %d bytes, and evidence over %d bytes is not read", size, evidence.MaxSize)), evidence.ResultUnread
 	}
-	if err := c.j.room.Acquire(ctx, max(size, 1)); err != nil {
+	if err := c.room().Acquire(ctx, max(size, 1)); err != nil {
 		return verdict.Unread("it was not read: " + err.Error()), evidence.ResultUnread
 	}
-	defer c.j.room.Release(max(size, 1))
+	defer c.room().Release(max(size, 1))
 	data, err := c.config.Read(ctx, artifact.Plain(l.Descriptor))
 	if err != nil {
 		return verdict.Unread("it cannot be read: " + err.Error()), evidence.ResultUnread
@@ -340,7 +408,7 @@ func (c *Case) Refresh(ctx context.Context) {
 	same := now.Generation == c.set.Generation
 	referrers := slices.Clone(c.referrers)
 	if !same {
-		c.set, c.cut = now, ""
+		c.set, c.cut, c.bytes, c.weighed = now, "", 0, map[blobKey]weighing{}
 		c.pieces = slices.DeleteFunc(c.pieces, func(p verdict.Piece) bool {
 			return slices.ContainsFunc(referrers, func(r referrer) bool { return r.subject.Digest == p.Subject && r.desc.Digest == p.Referrer })
 		})

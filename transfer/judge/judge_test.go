@@ -252,7 +252,7 @@ func TestMassesOfEvidence(t *testing.T) {
 		if first != (v.Result == verdict.Verified) || len(v.Evidence) > 1024 {
 			t.Errorf("ours first: %v: %s with %d pieces", first, v.Result, len(v.Evidence))
 		}
-		if !first && !strings.Contains(v.Reason, "more than 1024 pieces of evidence") {
+		if !first && !strings.Contains(v.Reason, "more than 1024 pieces or 64 MiB of evidence") {
 			t.Errorf("the reason is %q", v.Reason)
 		}
 	}

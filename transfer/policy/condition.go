@@ -73,6 +73,8 @@ func compileCondition(c Condition) (condition, error) {
 		return condition{}, invalid("path", fmt.Sprintf("%.80q is no JSON pointer", c.Path), `write "/runDetails/builder/id"; "~1" stands for a slash in a name, "~0" for "~"`)
 	case c.Equals == nil && len(c.OneOf) == 0 && c.Matches == "" && c.Contains == nil && c.Exists == nil && c.AtLeast == nil && c.AtMost == nil:
 		return condition{}, invalid("where", "has a path and says nothing of it", "add equals, one_of, matches, contains, exists, at_least or at_most")
+	case isNaN(c.AtLeast) || isNaN(c.AtMost):
+		return condition{}, invalid("at_least", "or at_most is nan, which every number passes", "write a number")
 	case c.Exists != nil && !*c.Exists && (c.Equals != nil || len(c.OneOf) > 0 || c.Matches != "" || c.Contains != nil || c.AtLeast != nil || c.AtMost != nil):
 		return condition{}, invalid("exists", "is false beside another operator, which can never hold", "leave one of them out")
 	}
@@ -82,7 +84,7 @@ func compileCondition(c Condition) (condition, error) {
 			if !ok && v != nil {
 				return condition{}, invalid(key, fmt.Sprintf("%v is no string, number or boolean", v), "write one, or point at what lies within")
 			}
-			if number, isNumber := written.(float64); isNumber && math.Abs(number) >= maxExact {
+			if number, isNumber := written.(float64); isNumber && !(math.Abs(number) < maxExact) {
 				return condition{}, invalid(key, fmt.Sprintf("%v is too large to be compared exactly", v), "write at_least or at_most")
 			}
 		}
@@ -96,6 +98,8 @@ func compileCondition(c Condition) (condition, error) {
 	}
 	return out, nil
 }
+
+func isNaN(bound *float64) bool { return bound != nil && math.IsNaN(*bound) }
 
 // Check reports whether all conditions of the requirement hold of a signed predicate. The
 // error names the first that does not, for people to read.

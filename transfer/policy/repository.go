@@ -39,7 +39,7 @@ func normalizeRepository(name string) string {
 		port = ":" + port
 	}
 	switch host = normalizeHost(host); host {
-	case "registry-1.docker.io", "index.docker.io", "www.docker.io":
+	case "registry-1.docker.io", "index.docker.io", "www.docker.io", "registry.hub.docker.com":
 		host = "docker.io"
 	}
 	if host == "docker.io" && !strings.Contains(repository, "/") && !strings.Contains(repository, "**") {
@@ -70,6 +70,10 @@ func normalizeHost(host string) string {
 	}
 	return strings.TrimSuffix(host, ".")
 }
+
+// NormalizeRepository returns the one name that a repository has here, however a reference
+// spells it.
+func NormalizeRepository(name string) string { return normalizeRepository(name) }
 
 // SameRepository reports whether a name that somebody signed is that of the repository: with
 // or without a tag or a digest, and however the registry is spelt.

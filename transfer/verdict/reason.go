@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 
@@ -168,6 +169,12 @@ func clip(text string) string {
 
 // short keeps a reason in bounds, and its end, which is the remedy.
 func short(reason string) string {
+	reason = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' ' // part of it comes from the network, and goes to terminals
+		}
+		return r
+	}, reason)
 	if len(reason) <= maxReason {
 		return reason
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
 
+	rules "github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
 
@@ -55,7 +56,7 @@ func loadDir(files []trust.File) (*verifier, error) {
 			return nil, invalid(fmt.Sprintf("%s: %v", file.Path, err), "correct the statement")
 		}
 		for _, scope := range policy.RegistryScopes {
-			statements[scope] = st
+			statements[scopeOf(scope)] = st
 		}
 	}
 	return newVerifier(statements, store)
@@ -161,4 +162,13 @@ func (s memoryStore) read(name string, files map[string]trust.File) error {
 		return invalid(fmt.Sprintf("its trust store %q has no file below %s", name, below), "put the certificates there, PEM")
 	}
 	return nil
+}
+
+// scopeOf returns the one spelling that a scope and a repository are compared in: a reference
+// that spells the registry otherwise must not get the statement for all others.
+func scopeOf(repository string) string {
+	if repository == everywhere || repository == "" {
+		return repository
+	}
+	return rules.NormalizeRepository(repository)
 }

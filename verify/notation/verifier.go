@@ -43,7 +43,7 @@ func (v *verifier) Verify(ctx context.Context, e evidence.Evidence) (evidence.Ve
 	if e.Format != evidence.Notation {
 		return evidence.Verified{}, fmt.Errorf("certificates of the Notary Project verify %s, not %s: %w", evidence.Notation, quote(string(e.Format)), errdefs.ErrNotImplemented)
 	}
-	st := v.statements[e.Repository]
+	st := v.statements[scopeOf(e.Repository)]
 	if st == nil {
 		st = v.statements[everywhere]
 	}
