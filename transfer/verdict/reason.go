@@ -152,9 +152,9 @@ func (c *Case) doubt(m Manifest) string {
 	for _, subject := range append([]digest.Digest{m.Digest}, m.Above...) {
 		switch status, why := c.Status(subject); status {
 		case labels.Unknown:
-			return "what refers to " + Short(subject) + " is not known (" + clip(why) + ")"
+			return "what refers to " + Short(subject) + " is not known (" + clip(shortHex(why)) + ")"
 		case labels.Truncated:
-			return "a limit cut what refers to " + Short(subject) + " (" + clip(why) + ")"
+			return "a limit cut what refers to " + Short(subject) + " (" + clip(shortHex(why)) + ")"
 		}
 	}
 	return ""
