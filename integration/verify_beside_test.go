@@ -180,7 +180,7 @@ func TestSignatureThatIsListedAndGone(t *testing.T) {
 				}
 				reg.Fail(denied(http.MethodGet, gone, code))
 				d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
-				image.refused(t, d, "could not be learnt")
+				image.refused(t, d, " is not known (")
 				signBundle(t, image, key)
 				pull(t, d, image.name)
 				referrers(t, d, "verify", image.name).want(t, 0)

@@ -207,11 +207,13 @@ func TestV7MassesOfSignatures(t *testing.T) {
 	image := pushRuled(t, reg, "v1")
 	foreign := stranger.CosignSignature(t, reg.Host+"/app", image.Digest)
 	mine := key.CosignSignature(t, reg.Host+"/app", image.Digest)
-	masses := func(n int) (layers []sigstoretest.Layer) {
+	// cosign puts the newest behind the others, and those are examined first.
+	masses := func(n int) []sigstoretest.Layer {
+		layers := []sigstoretest.Layer{mine}
 		for range n {
 			layers = append(layers, foreign)
 		}
-		return append(layers, mine)
+		return layers
 	}
 	d := startDaemon(t, enforced(trustedKeys(t, "ci", key.PEM), signedBy(`by = ["ci"]`)))
 	tagLayers(t, reg, image.Digest, ".sig", masses(evidence.MaxPerReferrer)...)
@@ -375,7 +377,7 @@ func TestV7MassesOfEvidence(t *testing.T) {
 	strangers := enforced(trustedKeys(t, "ci", sigstoretest.NewKey(t).PEM), signedBy(`by = ["ci"]`))
 	refers(-2, layers...)
 	refers(-3, layers...)
-	image.refused(t, startDaemon(t, strangers), fmt.Sprintf("more than %d pieces of evidence", most))
+	image.refused(t, startDaemon(t, strangers), fmt.Sprintf("more than %d pieces ", most))
 }
 
 // An image that is there under a name that no rule is for runs under a ruled name as any
