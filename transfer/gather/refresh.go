@@ -148,7 +148,7 @@ func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) boo
 		return true
 	}
 	info, err := g.config.Store.Info(ctx, referrer)
-	return err == nil && !(g.source.among(info.Labels) && s.asked.outdates(info))
+	return err == nil && (!g.source.among(info.Labels) || !s.asked.outdates(info))
 }
 
 // MarkMissing marks what the registry no longer lists, and ties nothing: for a pull that was
