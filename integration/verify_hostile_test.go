@@ -41,7 +41,7 @@ func served(t *testing.T, from ruled, tag string, nth int32) registry.Fault {
 
 // V17: a proxy answers the second question about a tag with another image. What is verified is
 // what is stored: one resolution decides.
-func TestV17TagThatMovesInMidPull(t *testing.T) {
+func TestTagThatMovesInMidVerification(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	for _, nth := range []int32{1, 2} {
 		t.Run(fmt.Sprint(nth), func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestV17TagThatMovesInMidPull(t *testing.T) {
 
 // V21: a signature of the one image is none of its sibling's, whatever form it has, and under
 // whatever name it lies.
-func TestV21SignatureOfASibling(t *testing.T) {
+func TestSignatureOfASibling(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	reg := startRegistry(t, registry.Olareg)
 	sibling := pushRuled(t, reg, "sibling")
@@ -114,7 +114,7 @@ func TestV21SignatureOfASibling(t *testing.T) {
 }
 
 // V21: a bundle of a stranger in the listing hides no cosign tag.
-func TestV21StrangersBundleHidesNoTag(t *testing.T) {
+func TestStrangersBundleHidesNoTag(t *testing.T) {
 	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	for _, kind := range []registry.Kind{registry.Olareg, registry.Distribution} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestV21StrangersBundleHidesNoTag(t *testing.T) {
 
 // V21: a registry that sits on the signature holds the pull no longer than timeout, and no
 // layer comes; one that answers in time is waited for.
-func TestV21SignatureAfterTheTimeout(t *testing.T) {
+func TestSignatureAfterTheTimeout(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	for _, tc := range []struct {
 		name      string
@@ -187,7 +187,7 @@ func artifactContent(t *testing.T, reg *registry.Registry, desc ocispec.Descript
 }
 
 // V21: evidence over the limit of size is not read, and what else there is counts.
-func TestV21EvidenceOverTheLimit(t *testing.T) {
+func TestEvidenceOverTheLimit(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	reg := startRegistry(t, registry.Olareg)
 	image := pushRuled(t, reg, "v1")
@@ -201,7 +201,7 @@ func TestV21EvidenceOverTheLimit(t *testing.T) {
 }
 
 // V7: of masses of signatures under one manifest so many are examined; the reason says so.
-func TestV7MassesOfSignatures(t *testing.T) {
+func TestMassesOfSignatures(t *testing.T) {
 	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	reg := startRegistry(t, registry.Olareg)
 	image := pushRuled(t, reg, "v1")
@@ -224,7 +224,7 @@ func TestV7MassesOfSignatures(t *testing.T) {
 
 // V21: labels claim nothing. What is written to the store beside the plugin is judged as what
 // comes from a registry: a stranger's signature that labels tie to an image counts not.
-func TestV21LabelsThatClaim(t *testing.T) {
+func TestLabelsThatClaimAVerdict(t *testing.T) {
 	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	reg := startRegistry(t, registry.Olareg)
 	image := pushRuled(t, reg, "v1")
@@ -253,7 +253,7 @@ func TestV21LabelsThatClaim(t *testing.T) {
 }
 
 // V21: a daemon that was killed between the pull and the question says the same.
-func TestV21DaemonRestarted(t *testing.T) {
+func TestVerifiedAfterARestart(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	file := newKeyFile(t, key.PEM)
 	d, image, _ := pulledSigned(t, file, key)
@@ -274,7 +274,7 @@ func TestV21DaemonRestarted(t *testing.T) {
 }
 
 // V21: a trust that is replaced in the middle of a pull judges it at its end.
-func TestV21TrustReplacedInMidPull(t *testing.T) {
+func TestTrustReplacedInMidPull(t *testing.T) {
 	was, is := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	for _, tc := range []struct {
 		name    string
@@ -316,7 +316,7 @@ func TestV21TrustReplacedInMidPull(t *testing.T) {
 
 // V21: a root that is neither manifest nor index, or calls itself something else, runs under
 // no rule that verifies.
-func TestV21RootOfAnotherKind(t *testing.T) {
+func TestVerifiedRootOfAnotherKind(t *testing.T) {
 	key := sigstoretest.NewKey(t)
 	for _, mediaType := range []string{"application/octet-stream", "application/vnd.oci.image.layer.v1.tar", "APPLICATION/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws"} {
 		t.Run(path.Base(mediaType), func(t *testing.T) {
@@ -353,7 +353,7 @@ func TestV21RootOfAnotherKind(t *testing.T) {
 
 // V7: over all referrers of an image so many pieces of evidence are examined; where none of
 // those counts the image is refused with the number.
-func TestV7MassesOfEvidence(t *testing.T) {
+func TestMassesOfEvidenceOfOneImage(t *testing.T) {
 	const most = 1024 // of an image
 	key, stranger := sigstoretest.NewKey(t), sigstoretest.NewKey(t)
 	reg := startRegistry(t, registry.Olareg)
@@ -459,7 +459,7 @@ func TestPullByDigestIsVerified(t *testing.T) {
 
 // V13: a trusted root that is older than the one before it is used, and the log says so: an
 // operator may mean it, and somebody else may too.
-func TestV13OlderTrustedRoot(t *testing.T) {
+func TestOlderTrustedRoot(t *testing.T) {
 	older := sigstoretest.New(t)
 	time.Sleep(1100 * time.Millisecond) // what certificates can tell
 	newer := sigstoretest.New(t)
