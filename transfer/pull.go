@@ -213,8 +213,7 @@ func (p *pull) judge(ctx context.Context, out *outcome.Outcome, target ocispec.D
 	}
 	if v != nil {
 		if v.Result == verdict.Verified && target.Digest != p.root {
-			v.Result, v.Reason = verdict.Refused, fmt.Sprintf("image %s is refused: its manifest %s was converted, as an old registry had the wrong media type in it, and nobody signed what it became, %s; push the image again with another tool",
-				p.name, verdict.Short(p.root), verdict.Short(target.Digest))
+			v.Result, v.Reason = verdict.Refused, p.converted()
 		}
 		p.t.config.Metrics.Verdict(v.Result, v.Mode)
 		p.showSigners(ctx, v)

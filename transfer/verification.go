@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
@@ -167,6 +168,9 @@ func (p *pull) hold(ctx context.Context, desc ocispec.Descriptor, children []oci
 	if p.verification == nil || p.selection.Verify() != policy.VerifyEnforce || artifact.IsIndex(desc.MediaType) || len(children) == 0 {
 		return nil
 	}
+	if children[0].MediaType == docker.LegacyConfigMediaType { // the config comes first
+		return p.refuse(p.converted())
+	}
 	foreign := artifact.IsBuildKitEntry(desc) || desc.Platform != nil && !wanted.Match(*desc.Platform)
 	if !foreign && !p.verification.Names(desc.Digest) {
 		p.verification.Manifest(desc.Digest, "") // which nothing told of: it needs evidence of its own
@@ -181,6 +185,12 @@ func (p *pull) hold(ctx context.Context, desc ocispec.Descriptor, children []oci
 		defer func() { p.t.config.Metrics.Withheld(time.Since(p.held.began)) }()
 	}
 	return p.await(ctx)
+}
+
+// converted is the reason for an image that containerd does not store as it was signed.
+func (p *pull) converted() string {
+	return fmt.Sprintf("image %s is refused: the manifest of %s gives its config the type %s, as old registries did, and containerd stores another in its place, which nobody signed; push the image again, and sign it",
+		p.name, verdict.Short(p.root), docker.LegacyConfigMediaType)
 }
 
 // await is for those who hold p.held.mu.

@@ -29,6 +29,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/registry"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // Pulls that a rule verifies, with a loader of trusts that is easy to satisfy: evidence is a bundle {"by": …, "of": digest}, which
@@ -276,6 +277,71 @@ func TestRefusalIsFitForATerminal(t *testing.T) {
 	if err == nil || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
 		t.Errorf("%q", err)
 	}
+}
+
+// What only a copy's repository lists is no evidence for an image whose own repository was heard
+// to its end, and lists nothing: it may have withdrawn it before this node came.
+func TestEvidenceOfACopyAlone(t *testing.T) {
+	b := newBench(t)
+	b.remote = true
+	root, _, _ := b.runnable("signed")
+	server := hostile.New(t)
+	b.serveIn(server, "app", root, nil)
+	b.serveIn(server, "copy", root, map[digest.Digest][]ocispec.Descriptor{root.Digest: {b.signed("ours", root)}})
+	if err := b.pullFrom(b.ctx, b.verifyingPuller(5*time.Second), server.Host()+"/copy:v1"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	if err := b.pullFrom(b.ctx, b.verifyingPuller(5*time.Second), server.Host()+"/app:v1"); err == nil {
+		t.Error("/app lists no signature, and the image is pulled from there")
+	}
+}
+
+// A copy that still lists a signature does not make what its repository withdrew count again,
+// and is itself verified by it.
+func TestCopyTakesBackNoWithdrawal(t *testing.T) {
+	b := newBench(t)
+	b.remote = true
+	root, _, _ := b.runnable("signed")
+	listed := map[digest.Digest][]ocispec.Descriptor{root.Digest: {b.signed("ours", root)}}
+	server := hostile.New(t)
+	b.serveIn(server, "app", root, listed)
+	b.serveIn(server, "copy", root, listed)
+	app, other := server.Host()+"/app:v1", server.Host()+"/copy:v1"
+	want := func(ref string, want verdict.Result) {
+		t.Helper()
+		image, err := b.images.Get(b.ctx, ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := b.verifyingPuller(5*time.Second).verifyStored(b.ctx, image, nil, true)
+		if err != nil || v.Result != want {
+			t.Errorf("stored, %s is %s, %v; want %s", ref, v.Result, err, want)
+		}
+	}
+	pull := func(ref string) error { return b.pullFrom(b.ctx, b.verifyingPuller(5*time.Second), ref) }
+	if err := pull(app); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	server.On("/v2/app/referrers/"+root.Digest.String(), hostile.Index())
+	if err := pull(app); err == nil {
+		t.Fatal("the signature was withdrawn, and the image is pulled")
+	}
+	want(app, verdict.Refused)
+	if err := pull(other); err != nil {
+		t.Fatal(err)
+	}
+	want(app, verdict.Refused)
+	want(other, verdict.Verified)
+	if err := pull(app); err == nil {
+		t.Error("a copy was pulled, and so is the image whose signature was withdrawn")
+	}
+	b.serveIn(server, "app", root, listed)
+	if err := pull(app); err != nil {
+		t.Errorf("it is listed again: %v", err)
+	}
+	want(app, verdict.Verified)
 }
 
 // lateRepository has the evidence of a manifest that an index names late.

@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -61,8 +60,8 @@ type statementReader struct {
 }
 
 func (r *statementReader) read(data []byte) error {
-	if !jsontext.Value(data).IsValid() { // so that no name stands twice
-		return errors.New("it is no JSON, or has a name twice")
+	if err := CheckJSON(data); err != nil {
+		return err
 	}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(data))
 	return members(dec, func(name string) error {

@@ -89,10 +89,11 @@ func (q *inquiry) outdates(referrer content.Info) bool {
 }
 
 // refresh returns the labels of the subject to set, and with an empty value to
-// remove, for the referrers that earlier pulls tied to it: those that the registry
+// remove, for the referrers that earlier pulls tied to it: those that the repository
 // no longer lists are marked, or removed if the rule says so. Only what came from
-// this repository alone is judged: an image of the same content elsewhere has
-// referrers of its own; and not what another pull brought since this one asked.
+// this repository is judged, and removed only what came from no other: an image of the
+// same content elsewhere has referrers of its own; and not what another pull brought
+// since this one asked.
 func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry, existing map[string]string, now time.Time) map[string]string {
 	change := map[string]string{}
 	for _, t := range s.Taken {
@@ -100,21 +101,25 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 	}
 	missed := map[digest.Digest]time.Time{}
 	for _, dgst := range labels.Referrers(existing) {
+		mark := labels.Unlisted(dgst)
 		if asked.found[dgst] {
-			change[labels.Unlisted(dgst)] = ""
+			change[mark] = labels.RemoveUnlisted(existing[mark], g.source.locator)
 			continue
 		}
-		missing, err := g.isMissing(ctx, asked, dgst)
+		info, err := g.config.Store.Info(ctx, dgst)
 		if err != nil {
 			continue
 		}
-		if !missing {
+		if !g.source.only(info.Labels) || !asked.outdates(info) {
+			if g.source.among(info.Labels) && asked.outdates(info) { // others may list it
+				change[mark] = labels.AddUnlisted(existing[mark], now, g.source.locator)
+			}
 			if s.Status == labels.Absent { // here, or when this pull asked; not elsewhere
 				change[labels.StatusKey] = string(labels.Present)
 			}
 			continue
 		}
-		if missed[dgst] = labels.UnlistedSince(existing, dgst); missed[dgst].IsZero() {
+		if missed[dgst] = labels.UnlistedSince(existing, dgst, g.source.locator); missed[dgst].IsZero() {
 			missed[dgst] = now
 		}
 	}
@@ -122,18 +127,8 @@ func (g *Gather) refresh(ctx context.Context, s outcome.Subject, asked *inquiry,
 	return change
 }
 
-// isMissing reports whether the registry would list a referrer that this pull did not meet, if
-// it still had it. The error is of the store.
-func (g *Gather) isMissing(ctx context.Context, asked *inquiry, dgst digest.Digest) (bool, error) {
-	info, err := g.config.Store.Info(ctx, dgst)
-	if err != nil {
-		return false, err
-	}
-	return g.source.only(info.Labels) && asked.outdates(info), nil
-}
-
-// Keeps reports whether a referrer that an earlier pull tied to the subject still counts:
-// this one has not learnt that the repository withdrew it, whatever others have. It is for a
+// Keeps reports whether a referrer that an earlier pull or an import tied to the subject still
+// counts: where the repository told in full what it lists, nothing else does. It is for a
 // gather that is idle.
 func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) bool {
 	g.mu.Lock()
@@ -148,7 +143,7 @@ func (g *Gather) Keeps(ctx context.Context, subject, referrer digest.Digest) boo
 		return true
 	}
 	info, err := g.config.Store.Info(ctx, referrer)
-	return err == nil && (!g.source.among(info.Labels) || !s.asked.outdates(info))
+	return err == nil && !s.asked.outdates(info)
 }
 
 // MarkMissing marks what the registry no longer lists, and ties nothing: for a pull that was
@@ -171,7 +166,7 @@ func (g *Gather) MarkMissing(ctx context.Context, out *outcome.Outcome) error {
 func (g *Gather) missing(ctx context.Context, s outcome.Subject, asked *inquiry, existing map[string]string, now time.Time) map[string]string {
 	change := map[string]string{}
 	for key, value := range g.refresh(ctx, s, asked, existing, now) {
-		if _, err := time.Parse(time.RFC3339, value); err == nil {
+		if len(value) > len(existing[key]) && labels.IsUnlisted(key) {
 			change[key] = value
 		}
 	}
@@ -202,9 +197,9 @@ func (g *Gather) markMissed(ctx context.Context, s outcome.Subject, existing map
 			for _, key := range labels.Untie(existing, dgst) {
 				change[key] = ""
 			}
-		case existing[mark] == "":
+		case labels.UnlistedSince(existing, dgst, g.source.locator).IsZero():
 			log.Info("referrers: no longer listed, kept")
-			change[mark] = missed[dgst].UTC().Format(time.RFC3339)
+			change[mark] = labels.AddUnlisted(existing[mark], missed[dgst], g.source.locator)
 		}
 	}
 }

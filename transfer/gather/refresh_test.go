@@ -20,7 +20,7 @@ func (w *world) unlisted(referrer ocispec.Descriptor) time.Time {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return labels.UnlistedSince(info.Labels, referrer.Digest)
+	return labels.UnlistedSince(info.Labels, referrer.Digest, "")
 }
 
 // What a pull does to the referrers that an earlier one tied hangs on what it
@@ -53,7 +53,7 @@ func TestRefresh(t *testing.T) {
 		{name: "it came from elsewhere as well, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
 				w.label(kept, labels.SourceKey, w.server.Host()+"/app,registry.example.com/app")
-			}, tied: true},
+			}, tied: true, marked: true},
 		{name: "it came from an archive, prune", rule: pruning, answer: func(w *world, _, other ocispec.Descriptor) { list(w, other) },
 			change: func(w *world, kept ocispec.Descriptor) {
 				w.label(kept, labels.SourceKey, "")

@@ -355,6 +355,9 @@ func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descri
 // them. It goes by what the manifest says; evidence that is missed for that was not to be
 // found by who pushed it.
 func (c *Case) unasked(l evidence.Layer) string {
+	if l.Format == evidence.Statement && len(c.types) == 0 {
+		return "it is a statement, and no requirement asks for an attestation"
+	}
 	if l.PredicateType == "" || l.PredicateType == evidence.CosignSign || slices.Contains(c.types, l.PredicateType) {
 		return ""
 	}

@@ -214,7 +214,9 @@ func TestEvidenceThatDoesNotCount(t *testing.T) {
 			return b.referrer(image, "application/vnd.in-toto+json", "{}")
 		}, evidence.ResultInvalid, "no in-toto statement"},
 	} {
-		c := b.open(signed)
+		rule := signed
+		rule.Attested = []policy.Attested{{PredicateType: "https://slsa.dev/provenance/v1", By: []string{"release"}}}
+		c := b.open(rule)
 		c.Manifest(image.Digest, "")
 		before := b.seen.n[tc.result]
 		desc, m := tc.give()

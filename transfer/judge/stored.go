@@ -30,8 +30,8 @@ func ManifestFromStore(store stored.Store) ReadFunc {
 	}
 }
 
-// AddStored examines what is tied to a subject that is stored. What is marked as unlisted
-// counts nowhere: who withdraws a signature revokes it. keep, if not nil, says which of the
+// AddStored examines what is tied to a subject that is stored. What the image's repository is
+// marked to list no longer does not count: who withdraws a signature revokes it. keep, if not nil, says which of the
 // others count.
 func (c *Case) AddStored(ctx context.Context, store stored.Store, subject ocispec.Descriptor, keep func(subject, referrer digest.Digest) bool) error {
 	return c.addStored(ctx, store, subject, keep, true)
@@ -43,7 +43,7 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 		return fmt.Errorf("subject %s: %w", subject.Digest, err)
 	}
 	for _, dgst := range labels.Referrers(info.Labels) {
-		switch since := labels.UnlistedSince(info.Labels, dgst); {
+		switch since := labels.UnlistedSince(info.Labels, dgst, c.config.Repository); {
 		case c.full():
 			return nil
 		case !since.IsZero():

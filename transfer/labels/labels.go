@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -94,22 +93,6 @@ func Untie(existing map[string]string, dgst digest.Digest) []string {
 		}
 	}
 	return keys
-}
-
-// Unlisted returns the key on a subject that says since when a referrer of it is
-// no longer listed.
-func Unlisted(dgst digest.Digest) string {
-	return unlisted + dgst.Algorithm().String() + "." + dgst.Encoded()
-}
-
-// UnlistedSince returns when the referrer was first missed by a pull, or the zero
-// time where none missed it.
-func UnlistedSince(subject map[string]string, dgst digest.Digest) time.Time {
-	at, err := time.Parse(time.RFC3339, subject[Unlisted(dgst)])
-	if err != nil {
-		return time.Time{}
-	}
-	return at
 }
 
 // Children returns the labels by which a referrer's manifest keeps its own

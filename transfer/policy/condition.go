@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 )
 
 // Condition is one of a predicate: the value at a place, and what must be true of it. Of
@@ -108,8 +109,8 @@ func (r Requirement) Check(predicate []byte) error {
 		return nil
 	}
 	// Names that stand twice make two readers see two values.
-	if !jsontext.Value(predicate).IsValid() {
-		return fmt.Errorf("its predicate is no JSON, or has a name twice: %w", errdefs.ErrInvalidArgument)
+	if err := evidence.CheckJSON(predicate); err != nil {
+		return fmt.Errorf("its predicate cannot be read: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	for _, c := range r.where {
 		if err := c.check(predicate); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -124,6 +125,9 @@ func read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 		return nil, err
 	}
 	t := newTree(store)
+	if spec, err := reference.Parse(image.Name); err == nil {
+		t.repository = spec.Locator
+	}
 	for i, desc := range subjects {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

@@ -19,6 +19,8 @@ type tree struct {
 	above   map[digest.Digest]bool
 	read    map[digest.Digest]*tied // each manifest once, however often it is tied
 	entries int
+	// repository is that of the image, whose listing marks what it lacks; "" for any.
+	repository string
 }
 
 // tied is what is tied to some subject.
@@ -57,7 +59,7 @@ func (t *tree) of(ctx context.Context, subject digest.Digest, subjectLabels map[
 		}
 		r := found.referrer
 		r.Subject = subject
-		r.Unlisted = labels.UnlistedSince(subjectLabels, dgst)
+		r.Unlisted = labels.UnlistedSince(subjectLabels, dgst, t.repository)
 		if r.Referrers, err = t.of(ctx, dgst, found.labels, depth-1); err != nil {
 			return nil, err
 		}
