@@ -135,19 +135,6 @@ func (p *pull) resolved(ctx context.Context, name string, root ocispec.Descripto
 	return p.start(ctx, root, gather.Config{Repository: p.prefetch})
 }
 
-// deny refuses an image whose rule denies all of its repository.
-func (p *pull) deny() error {
-	return p.refuse((&verdict.Case{Image: p.name, Selection: p.selection}).Judge().Reason)
-}
-
-// refuse refuses an image before anything of it is fetched.
-func (p *pull) refuse(reason string) error {
-	p.held.mu.Lock()
-	defer p.held.mu.Unlock()
-	p.held.refused = refusal{reason}
-	return p.held.refused
-}
-
 // pullWithoutReferrers lets the pull of a source that is cannotAsk go on without referrers, unless its
 // rule needs to know of them.
 func (p *pull) pullWithoutReferrers(ctx context.Context) error {
