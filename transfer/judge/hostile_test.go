@@ -5,18 +5,22 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 	"unicode"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
+	"github.com/transfer-referrers/transfer-referrers/transfer/evidence"
 	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
 	"github.com/transfer-referrers/transfer-referrers/transfer/labels"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
+	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
 
 // Evidence counts on the nearest indexes above a manifest: containerd's dispatch reads 10,000
@@ -181,5 +185,76 @@ func TestNewestOfManySignatures(t *testing.T) {
 	c.Examine(b.ctx, subject, desc, m)
 	if !c.Holds() {
 		t.Errorf("refused: %s", c.Verdict(nil).Reason)
+	}
+}
+
+// readsType is a verifier that reads a blob by the type that its layer says.
+type readsType struct{ name }
+
+func (v readsType) Verify(ctx context.Context, e evidence.Evidence) (evidence.Verified, error) {
+	if e.MediaType != "application/jose+json" {
+		return evidence.Verified{}, fmt.Errorf("it is no JWS: %w", errdefs.ErrInvalidArgument)
+	}
+	e.Format = evidence.Bundle
+	return v.name.Verify(ctx, e)
+}
+
+type typedSigner struct{ signer }
+
+func (typedSigner) Load(_ trust.Config, files []trust.File) (trust.Verifier, error) {
+	return readsType{name(strings.TrimSpace(string(files[0].Data)))}, nil
+}
+
+// Who gives the blob of a signature another type hides it in no order.
+func TestBlobByAnotherTypeHidesNothing(t *testing.T) {
+	b := newBench(t)
+	trusts, err := trust.Open(map[string]trust.Config{"release": {Keys: []string{b.file}}}, typedSigner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.judge = judge.New(trusts, nil)
+	image := b.image("app")
+	for _, order := range [][]string{{"application/jose+json", "application/cose"}, {"application/cose", "application/jose+json"}} {
+		c := b.open(signed)
+		c.Manifest(image.Digest, "")
+		for _, mediaType := range order {
+			desc, m := b.referrer(image, mediaType, signature("ours", image.Digest))
+			c.Examine(b.ctx, image, desc, m)
+		}
+		if !c.Holds() {
+			t.Errorf("%q: %s", order, c.Verdict(nil).Reason)
+		}
+	}
+}
+
+// Evidence that could not be read is read when it is met again.
+func TestEvidenceThatCouldNotBeRead(t *testing.T) {
+	b := newBench(t)
+	image := b.image("app")
+	first, m := b.referrer(image, artifact.TypeBundle, signature("ours", image.Digest))
+	second, again := b.referrer(image, artifact.TypeBundle, signature("ours", image.Digest), "another layer")
+	fails := 1
+	p, err := policy.New([]policy.Rule{{Repositories: []string{"**"}, Verify: policy.VerifyEnforce, Signed: signed.Signed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Select("registry.example.com/app", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := b.judge.Open(b.ctx, judge.Config{Image: "registry.example.com/app:v1", Repository: "registry.example.com/app", Selection: s, ReadManifest: judge.ManifestFromStore(b.store),
+		Read: func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+			if fails--; fails >= 0 {
+				return nil, errdefs.ErrUnavailable
+			}
+			return judge.FromStore(b.store)(ctx, desc)
+		}})
+	c.Manifest(image.Digest, "")
+	c.Examine(b.ctx, image, first, m)
+	if c.Holds() {
+		t.Fatal("what cannot be read counts")
+	}
+	if c.Examine(b.ctx, image, second, again); !c.Holds() {
+		t.Errorf("%s", c.Verdict(nil).Reason)
 	}
 }

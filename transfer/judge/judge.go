@@ -102,7 +102,9 @@ type Case struct {
 // blobKey is a blob as a layer names it: of what it proves, cosign keeps a part in annotations.
 type blobKey struct {
 	subject, blob digest.Digest
+	size          int64
 	format        evidence.Format
+	mediaType     string // which a verifier may read it by
 	annotations   string
 }
 
@@ -208,8 +210,8 @@ func (c *Case) above(dgst digest.Digest) []digest.Digest {
 	return out
 }
 
-// Examine examines the evidence that a referrer of a subject names. It is whole where Read
-// reads from. One that has been examined is passed over.
+// Examine examines the evidence that a referrer of a subject names. The referrer must be
+// complete in the store that Read reads. One that has been examined is passed over.
 func (c *Case) Examine(ctx context.Context, subject, desc ocispec.Descriptor, m *artifact.Manifest) {
 	c.mu.Lock()
 	r := referrer{subject: artifact.Plain(subject), desc: artifact.Plain(desc)}
@@ -266,7 +268,7 @@ func (c *Case) forget(r referrer) {
 // weighOnce weighs a piece of evidence, once however many referrers and layers name it.
 func (c *Case) weighOnce(ctx context.Context, set *trust.Set, subject ocispec.Descriptor, l evidence.Layer) verdict.Weight {
 	annotations, _ := json.Marshal(l.Descriptor.Annotations) // a map of strings; its keys are sorted
-	key := blobKey{subject.Digest, l.Descriptor.Digest, l.Format, string(annotations)}
+	key := blobKey{subject.Digest, l.Descriptor.Digest, l.Descriptor.Size, l.Format, l.Descriptor.MediaType, string(annotations)}
 	c.mu.Lock()
 	known, ok := c.weighed[key]
 	ok = ok && c.set == set
@@ -288,7 +290,7 @@ func (c *Case) weighOnce(ctx context.Context, set *trust.Set, subject ocispec.De
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.set == set && ctx.Err() == nil {
+	if c.set == set && result != evidence.ResultUnread { // a registry may be there the next time
 		c.weighed[key] = weighing{weight, result}
 	}
 	return weight
@@ -352,8 +354,7 @@ func (c *Case) weigh(ctx context.Context, set *trust.Set, subject ocispec.Descri
 }
 
 // unasked says why a piece need not be read: SBOMs are large, and no requirement may be about
-// them. It goes by what the manifest says; evidence that is missed for that was not to be
-// found by who pushed it.
+// them. It goes by what the manifest says: who mislabels evidence hides their own.
 func (c *Case) unasked(l evidence.Layer) string {
 	if l.Format == evidence.Statement && len(c.types) == 0 {
 		return "it is a statement, and no requirement asks for an attestation"

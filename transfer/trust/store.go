@@ -224,6 +224,8 @@ func (s *Store) check(r policy.Requirement) error {
 	switch most += len(names); {
 	case r.Kind == evidence.Attestation && !attests:
 		return invalid(fmt.Sprintf("by names %s alone, and the Notary Project's signatures attest nothing", strings.Join(r.By, ", ")), "name a trust with keys or trusted_root")
+	case r.SignedRepository && !attests:
+		return invalid(fmt.Sprintf("signed_repository is true and by names %s alone, whose signatures name no repository", strings.Join(r.By, ", ")), "leave it out, or name a trust with keys or trusted_root")
 	case !unbounded && r.AtLeast > most:
 		return invalid(fmt.Sprintf("at_least = %d, and the trusts that by names have %d different identities in all", r.AtLeast, most), "write less, or name another trust")
 	}

@@ -37,14 +37,17 @@ func (l words) Load(_ trust.Config, files []trust.File) (trust.Verifier, error) 
 			if issued, err := time.Parse("2006", word); err == nil {
 				v.issued = issued
 			}
+			if expires, err := time.Parse("until-2006", word); err == nil {
+				v.expires = expires
+			}
 		}
 	}
 	return v, nil
 }
 
 type speller struct {
-	words  []string
-	issued time.Time
+	words           []string
+	issued, expires time.Time
 }
 
 func (v *speller) Verify(_ context.Context, e evidence.Evidence) (evidence.Verified, error) {
@@ -58,7 +61,7 @@ func (v *speller) Verify(_ context.Context, e evidence.Evidence) (evidence.Verif
 }
 
 func (v *speller) Facts() trust.Facts {
-	return trust.Facts{Identities: len(v.words), Names: v.words, Issued: v.issued}
+	return trust.Facts{Identities: len(v.words), Names: v.words, Issued: v.issued, Expires: v.expires}
 }
 
 func all() trust.Loader { return words{[]trust.Kind{trust.Keys, trust.TrustedRoot, trust.Notation}} }
@@ -259,15 +262,17 @@ func TestCheck(t *testing.T) {
 		attested string
 		want     string
 	}{
-		"one":                         {policy.Signed{By: []string{"release"}}, "", ""},
-		"all of them":                 {policy.Signed{By: []string{"release", "backup"}, AtLeast: 3}, "", ""},
-		"more than all of them":       {policy.Signed{By: []string{"release", "backup"}, AtLeast: 4}, "", "have 3 different identities in all"},
-		"nobody":                      {policy.Signed{By: []string{"releases"}}, "", `"releases", which is no trust; write one of backup, release, vendor`},
-		"an attestation by a key":     {policy.Signed{By: []string{"release"}}, "x", ""},
-		"an attestation by notation":  {policy.Signed{By: []string{"vendor"}}, "x", "attest nothing"},
-		"an attestation by either":    {policy.Signed{By: []string{"vendor", "release"}}, "x", ""},
-		"a signature by notation":     {policy.Signed{By: []string{"vendor"}}, "", ""},
-		"an attestation by too many ": {policy.Signed{By: []string{"backup"}, AtLeast: 3}, "x", "have 2 different identities"},
+		"one":                        {policy.Signed{By: []string{"release"}}, "", ""},
+		"all of them":                {policy.Signed{By: []string{"release", "backup"}, AtLeast: 3}, "", ""},
+		"more than all of them":      {policy.Signed{By: []string{"release", "backup"}, AtLeast: 4}, "", "have 3 different identities in all"},
+		"nobody":                     {policy.Signed{By: []string{"releases"}}, "", `"releases", which is no trust; write one of backup, release, vendor`},
+		"an attestation by a key":    {policy.Signed{By: []string{"release"}}, "x", ""},
+		"an attestation by notation": {policy.Signed{By: []string{"vendor"}}, "x", "attest nothing"},
+		"an attestation by either":   {policy.Signed{By: []string{"vendor", "release"}}, "x", ""},
+		"a signature by notation":    {policy.Signed{By: []string{"vendor"}}, "", ""},
+		"a repository that notation does not sign": {policy.Signed{By: []string{"vendor"}, SignedRepository: true}, "", "whose signatures name no repository"},
+		"a repository that a key may sign":         {policy.Signed{By: []string{"vendor", "release"}, SignedRepository: true}, "", ""},
+		"an attestation by too many ":              {policy.Signed{By: []string{"backup"}, AtLeast: 3}, "x", "have 2 different identities"},
 	} {
 		rule := policy.Rule{Repositories: []string{"**"}, Verify: policy.VerifyEnforce, Signed: []policy.Signed{tc.signed}}
 		if tc.attested != "" {
@@ -314,15 +319,27 @@ func TestAnchored(t *testing.T) {
 	}
 }
 
-// The first end of a trust is that of all of them.
+// The first end of a trust is that of all of them; one that never ends has no say.
 func TestExpires(t *testing.T) {
 	t.Parallel()
-	path := write(t, filepath.Join(t.TempDir(), "key"), "word")
-	store, err := trust.Open(map[string]trust.Config{"release": {Keys: []string{path}}}, all())
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	open := func(words ...string) *trust.Set {
+		configs := map[string]trust.Config{}
+		for i, word := range words {
+			configs[fmt.Sprint("trust-", i)] = trust.Config{Keys: []string{write(t, filepath.Join(dir, fmt.Sprint(i)), word)}}
+		}
+		store, err := trust.Open(configs, all())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.Now(t.Context())
 	}
-	if e := store.Now(t.Context()).Expires(); !e.IsZero() {
-		t.Errorf("keys end at %s", e)
+	for _, tc := range []struct {
+		words []string
+		want  int
+	}{{[]string{"word"}, 1}, {[]string{"until-2040", "until-2030", "word"}, 2030}, {[]string{"word", "until-2030", "until-2040"}, 2030}} {
+		if e := open(tc.words...).Expires(); e.Year() != tc.want {
+			t.Errorf("%q end at %s, want %d", tc.words, e, tc.want)
+		}
 	}
 }
