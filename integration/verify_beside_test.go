@@ -97,6 +97,9 @@ func TestProgressOfARefusal(t *testing.T) {
 	})), "SignatureValidationFailed: ")
 	mu.Lock()
 	defer mu.Unlock()
+	if len(last) < 2 {
+		t.Errorf("the client is told of %v alone", last)
+	}
 	for name, event := range last {
 		if event == "downloading" {
 			t.Errorf("%s ends as %q", name, event)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -92,6 +93,28 @@ func TestEachClientAndRegistry(t *testing.T) {
 					m.wantWithheld(t)
 				}
 			}
+			wantCutOff(t, reg, pulls)
 		})
+	}
+}
+
+// wantCutOff has the registry tell nothing of referrers any more: what is stored verifies what
+// was verified, and what was refused stays so.
+func wantCutOff(t *testing.T, reg *registry.Registry, pulls map[string]func(string) error) {
+	t.Helper()
+	reg.Fail(func(w http.ResponseWriter, r *http.Request) bool {
+		cut := strings.Contains(r.URL.Path, "/referrers/") || strings.Contains(r.URL.Path, "/manifests/sha256-")
+		if cut {
+			w.WriteHeader(http.StatusForbidden) // which nobody retries
+		}
+		return cut
+	})
+	for client, pull := range pulls {
+		for tag, refused := range map[string]bool{"signed": false, "per": false, "half": true, "unsigned": true} {
+			err := pull(reg.Host + "/app:" + tag)
+			if !refused && err != nil || refused && (err == nil || !strings.Contains(err.Error(), "SignatureValidationFailed: ")) {
+				t.Errorf("cut off, %s is told of %s %v", client, tag, err)
+			}
+		}
 	}
 }

@@ -258,3 +258,23 @@ func TestEvidenceThatCouldNotBeRead(t *testing.T) {
 		t.Errorf("%s", c.Verdict(nil).Reason)
 	}
 }
+
+// All evidence of one image is held to so many bytes: what is beyond is not read, and a refusal
+// says so.
+func TestBytesOfEvidence(t *testing.T) {
+	b := newBench(t)
+	image := b.image("app")
+	c := b.open(signed)
+	c.Manifest(image.Digest, "")
+	large := strings.Repeat("x", evidence.MaxSize-8)
+	for i := range 11 { // of 6 MiB each
+		desc, m := b.referrer(image, artifact.TypeBundle, fmt.Sprintf("%08d", i)+large)
+		c.Examine(b.ctx, image, desc, m)
+	}
+	if n := b.seen.n[evidence.ResultStranger]; n != 10 {
+		t.Errorf("%d were read, want 10 of 6 MiB each", n)
+	}
+	if reason := c.Verdict(nil).Reason; !strings.Contains(reason, "64 MiB of evidence") {
+		t.Errorf("the reason is %q", reason)
+	}
+}

@@ -256,8 +256,8 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// A verdict of a hostile image stays linear in its evidence.
-func TestJudgeIsLinear(t *testing.T) {
+// Statements that nobody vouches for are counted once each.
+func TestJudgeOfMasses(t *testing.T) {
 	t.Parallel()
 	s := selection(t, policy.Rule{Attested: []policy.Attested{{PredicateType: provenance, By: []string{"ci"}}}})
 	var pieces []piece
@@ -280,5 +280,24 @@ func TestVerdictJSON(t *testing.T) {
 	}
 	if text := string(data); strings.Contains(text, "null") || !strings.Contains(text, `"result":"refused","mode":"enforce"`) || !strings.Contains(text, `"identities":[]`) || !strings.Contains(text, `"evidence":[]`) {
 		t.Errorf("%s", data)
+	}
+}
+
+// A refusal names first what lacks least: an attestation by the right key with another builder
+// before signatures of strangers, whatever their digests.
+func TestReasonNamesFirstWhatNearlyCounts(t *testing.T) {
+	t.Parallel()
+	s := selection(t, policy.Rule{Attested: []policy.Attested{{
+		PredicateType: provenance, By: []string{"ci"}, Where: []policy.Condition{{Path: "/builder", Equals: "ours"}},
+	}}})
+	stranger := piece{subject: amd64, proofs: []verdict.Proof{{Trust: "ci", Why: "another key signed it"}}}
+	near := piece{subject: amd64, proofs: []verdict.Proof{attests("ci", "key a", provenance, `{"builder":"theirs"}`)}}
+	for i := range 5 {
+		pieces := slices.Insert(slices.Repeat([]piece{stranger}, 4), i%5, near)
+		reason := judged(s, pieces, verdict.Manifest{Digest: amd64}).Reason
+		at, other := strings.Index(reason, `"/builder" of its predicate is "theirs", want equals "ours"`), strings.Index(reason, "another key signed it")
+		if at < 0 || other < at {
+			t.Errorf("in place %d: %q", i, reason)
+		}
 	}
 }
