@@ -294,7 +294,7 @@ func (d *pullStore) ImageFilter(h images.HandlerFunc, store content.Store) image
 			if err := d.p.readIndexes(ctx, children, d.Platforms()); err != nil {
 				return nil, err
 			}
-			if err := d.p.hold(ctx, desc, children, wanted); err != nil {
+			if err := d.p.withhold(ctx, desc, children, wanted); err != nil {
 				return nil, err
 			}
 			if d.p.ahead != nil && images.IsManifestType(desc.MediaType) {

@@ -22,7 +22,7 @@ import (
 
 // How a rule that verifies holds a pull. Its image's layers, and their config, are children of
 // platform manifests: pullStore.ImageFilter gives them to containerd's dispatch only once the
-// image is verified (hold). That is said as soon as the requirements are met, whatever else is
+// image is verified (withhold). That is said as soon as the requirements are met, whatever else is
 // on its way; the pull is refused when nothing is on its way any more.
 
 // held is the waiting of one pull.
@@ -32,11 +32,11 @@ type held struct {
 	refused error
 }
 
-// hold waits until the image is verified, and returns why it is refused. It is called with
+// withhold waits until the image is verified, and returns why it is refused. It is called with
 // each manifest of the image, and what the manifest names. What another platform's manifest
 // names may be pulled with an image that is verified for the platforms that are wanted:
 // containerd keeps their metadata, and no layers.
-func (p *pull) hold(ctx context.Context, desc ocispec.Descriptor, children []ocispec.Descriptor, wanted platforms.Matcher) error {
+func (p *pull) withhold(ctx context.Context, desc ocispec.Descriptor, children []ocispec.Descriptor, wanted platforms.Matcher) error {
 	if p.refused() != nil {
 		return p.refused()
 	}
@@ -47,7 +47,7 @@ func (p *pull) hold(ctx context.Context, desc ocispec.Descriptor, children []oci
 		return p.refuse(p.converted())
 	}
 	foreign := artifact.IsBuildKitEntry(desc) || desc.Platform != nil && !wanted.Match(*desc.Platform)
-	if !foreign && !p.verification.Names(desc.Digest) {
+	if !foreign && !p.verification.HasManifest(desc.Digest) {
 		p.verification.Manifest(desc.Digest, "") // which nothing told of: it needs evidence of its own
 	}
 	p.held.mu.Lock()

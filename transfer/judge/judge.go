@@ -142,20 +142,20 @@ func (c *Case) Manifest(dgst digest.Digest, platform string, parents ...digest.D
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parents[dgst] = append(c.parents[dgst], parents...)
-	if !c.names(dgst) {
+	if !c.hasManifest(dgst) {
 		c.manifests = append(c.manifests, verdict.Manifest{Digest: dgst, Platform: platform})
 		c.notify()
 	}
 }
 
-// Names reports whether Manifest was called with the manifest.
-func (c *Case) Names(dgst digest.Digest) bool {
+// HasManifest reports whether Manifest was called with the manifest.
+func (c *Case) HasManifest(dgst digest.Digest) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.names(dgst)
+	return c.hasManifest(dgst)
 }
 
-func (c *Case) names(dgst digest.Digest) bool {
+func (c *Case) hasManifest(dgst digest.Digest) bool {
 	return slices.ContainsFunc(c.manifests, func(m verdict.Manifest) bool { return m.Digest == dgst })
 }
 

@@ -52,8 +52,8 @@ type Case struct {
 	bySubject map[digest.Digest][]Piece
 }
 
-// index finds the pieces of each subject, so that counting stays linear.
-func (c *Case) index() {
+// groupBySubject finds the pieces of each subject, so that counting stays linear.
+func (c *Case) groupBySubject() {
 	c.bySubject = map[digest.Digest][]Piece{}
 	for _, p := range c.Pieces {
 		c.bySubject[p.Subject] = append(c.bySubject[p.Subject], p)
@@ -120,7 +120,7 @@ type Examined struct {
 
 // Judge judges the image. An image without a manifest is refused.
 func (c *Case) Judge() *Verdict {
-	c.index()
+	c.groupBySubject()
 	v := &Verdict{Result: Unverified, Rule: c.Selection.RuleName(), Manifests: []ManifestVerdict{}, Evidence: []Examined{}}
 	if c.Selection.Denied() {
 		v.Result, v.Mode, v.Reason = Refused, policy.VerifyEnforce, denied(c.Image, c.Selection)
@@ -153,7 +153,7 @@ func (c *Case) Judge() *Verdict {
 
 // Holds reports whether Judge would say that the image is verified.
 func (c *Case) Holds() bool {
-	c.index()
+	c.groupBySubject()
 	for _, m := range c.Manifests {
 		if !c.judge(m).Verified {
 			return false
@@ -165,7 +165,7 @@ func (c *Case) Holds() bool {
 // Meets reports whether all requirements of a kind hold of a subject by the evidence on it
 // and on the indexes above.
 func (c *Case) Meets(kind evidence.Kind, m Manifest) bool {
-	c.index()
+	c.groupBySubject()
 	for i, r := range c.Selection.Requirements() {
 		if r.Kind == kind && len(c.identities(i, m)) < r.AtLeast {
 			return false
