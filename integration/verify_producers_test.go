@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
+	"github.com/transfer-referrers/transfer-referrers/transfer/artifact"
 	"github.com/transfer-referrers/transfer-referrers/verify/notation/notationtest"
 	"github.com/transfer-referrers/transfer-referrers/verify/sigstore/sigstoretest"
 )
@@ -39,6 +41,7 @@ var (
 var producers = []producer{
 	{"cosign v3 sign", "sigstore-bundle", anySignature, cosignWithKey("cosign", "sign")},
 	{"cosign v2 sign", "cosign-signature", anySignature, cosignWithKey("cosign2", "sign")},
+	{"cosign v2 sign, OCI 1.1", "cosign-signature", anySignature, cosignWithKey("cosign2", "sign", "--registry-referrers-mode=oci-1-1")},
 	{"cosign v3 attest", "sigstore-bundle", anyAttestation, cosignWithKey("cosign", "attest")},
 	{"cosign v2 attest", "dsse", anyAttestation, cosignWithKey("cosign2", "attest")},
 	{"notation JWS", "notation", anySignature, vendorWith(notationtest.JWS)},
@@ -55,6 +58,10 @@ var producers = []producer{
 	{"keyless attestation tag", "dsse", anyAttestation, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
 		tagLayers(t, image.reg, image.Digest, ".att", s.CosignAttestation(t, "", image.Digest, ciIdentity, ciIssuer, spdxPredicate, map[string]any{}))
 	})},
+	{"keyless attestation, OCI 1.1", "dsse", anyAttestation, keyless(func(t *testing.T, s *sigstoretest.Sigstore, image ruled) {
+		refer(t, image.reg, image.Descriptor, ocispec.Manifest{ArtifactType: artifact.TypeCosignAttestation},
+			s.CosignAttestation(t, "", image.Digest, ciIdentity, ciIssuer, spdxPredicate, map[string]any{}))
+	})},
 }
 
 // keyless signs by an instance of sigstore that the test makes: a stranger's is another.
@@ -66,10 +73,11 @@ func keyless(sign func(*testing.T, *sigstoretest.Sigstore, ruled)) func(*testing
 }
 
 // cosignWithKey signs, or attests an SBOM, with a key pair of the tool's own.
-func cosignWithKey(program, command string) func(*testing.T) signer {
+func cosignWithKey(program, command string, flags ...string) func(*testing.T) signer {
 	return func(t *testing.T) signer {
 		dir := t.TempDir()
 		t.Setenv("COSIGN_PASSWORD", "")
+		t.Setenv("COSIGN_EXPERIMENTAL", "1") // of version 2, for referrers
 		tool(t, dir, program, "generate-key-pair")
 		public, err := os.ReadFile(filepath.Join(dir, "cosign.pub"))
 		if err != nil {
@@ -77,7 +85,7 @@ func cosignWithKey(program, command string) func(*testing.T) signer {
 		}
 		return signer{trustedKeys(t, "signer", public), keyIdentity(t, public), func(t *testing.T, image ruled) {
 			if command == "sign" {
-				cosign(t, dir, program, image.reference(), command)
+				cosign(t, dir, program, image.reference(), append([]string{command}, flags...)...)
 				return
 			}
 			cosignAttest(t, dir, program, image.reference(), "spdxjson", `{"spdxVersion":"SPDX-2.3"}`)
