@@ -37,6 +37,7 @@ func (g *Gather) tying(s outcome.Subject, asked *inquiry, now time.Time) stored.
 	}
 	t.More = func(ctx context.Context, existing map[string]string) map[string]string {
 		add := labels.Checkmark(s.Status, now)
+		add[labels.AskedKey] = g.source.locator
 		maps.Copy(add, g.refresh(ctx, s, asked, existing, now))
 		return add
 	}
