@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/transfer"
-	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -278,7 +278,7 @@ func (p *pull) refused() error {
 // were fetched, and tells the operator.
 func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.ending = metrics.Refused
-	p.t.config.Metrics.Verdict(verdict.Refused, policy.VerifyEnforce)
+	p.noteVerdict(ctx, &verdict.Verdict{Result: verdict.Refused, Mode: policy.VerifyEnforce, Rule: p.selection.RuleName(), Reason: strings.TrimPrefix(refused.Error(), verdict.Prefix)})
 	if p.gather == nil {
 		p.logRefusal(ctx, refused)
 		return
@@ -286,9 +286,7 @@ func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.gather.Stop(errRefused)
 	out := p.gather.Wait(ctx)
 	p.report(ctx, out, 0, refused)
-	if err := p.gather.MarkMissing(ctx, out); err != nil {
-		log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
-	}
+	p.markMissing(ctx, out)
 }
 
 var errRefused = errors.New("the image was refused before they were in")

@@ -39,6 +39,9 @@ func (g *Gather) tying(s outcome.Subject, asked *inquiry, now time.Time) stored.
 		add := labels.Checkmark(s.Status, now)
 		add[labels.AskedKey] = g.source.locator
 		maps.Copy(add, g.refresh(ctx, s, asked, existing, now))
+		set := labels.TieLabels(existing, t.Referrers...)
+		maps.Copy(set, add)
+		g.changes = append(g.changes, changesOf(s.Digest, existing, set)...)
 		return add
 	}
 	return t
