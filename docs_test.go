@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -15,6 +16,38 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
+
+// The unit of each timer is in the release beside it, and runs a command that there is.
+func TestTimersHaveTheirUnits(t *testing.T) {
+	timers, err := filepath.Glob("release/*.timer")
+	if err != nil || len(timers) == 0 {
+		t.Fatalf("%d timers, %v", len(timers), err)
+	}
+	for _, timer := range timers {
+		unit := strings.TrimSuffix(timer, ".timer") + ".service"
+		for path, lines := range map[string][]string{
+			timer: {"[Unit]", "[Timer]", "OnCalendar=", "RandomizedDelaySec=", "[Install]", "WantedBy=timers.target"},
+			unit:  {"[Unit]", "[Service]", "Type=oneshot", "ExecStart=/usr/local/bin/ctr --namespace k8s.io referrers "},
+		} {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for _, line := range lines {
+				if !strings.Contains("\n"+string(text), "\n"+line) {
+					t.Errorf("%s lacks %s", path, line)
+				}
+			}
+		}
+		if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
+			// What the programs of this machine are is not the unit's fault.
+			if out, err := exec.Command(analyze, "verify", "--recursive-errors=no", "./"+timer).CombinedOutput(); err != nil && !strings.Contains(string(out), "is not executable") {
+				t.Errorf("%s: %v: %s", timer, err, out)
+			}
+		}
+	}
+}
 
 // Every example of a key loads, in the table that its section is about.
 func TestExamplesOfKeys(t *testing.T) {

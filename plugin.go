@@ -40,6 +40,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
@@ -83,7 +84,8 @@ func init() {
 	registry.Register(&plugin.Registration{
 		Type: plugins.TransferPlugin,
 		ID:   transferID,
-		Requires: []plugin.Type{ // those of the plugin that it wraps
+		Requires: []plugin.Type{ // those of the plugin that it wraps, and two more
+			plugins.EventPlugin,
 			plugins.LeasePlugin,
 			plugins.MetadataPlugin,
 			plugins.DiffPlugin,
@@ -131,14 +133,11 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := ic.GetSingle(plugins.MetadataPlugin)
+	needed, err := singles(ic, plugins.MetadataPlugin, plugins.LeasePlugin, plugins.EventPlugin)
 	if err != nil {
 		return nil, err
 	}
-	l, err := ic.GetSingle(plugins.LeasePlugin)
-	if err != nil {
-		return nil, err
-	}
+	m := needed[plugins.MetadataPlugin].(*metadata.DB)
 	// The endpoint of containerd's own metrics serves this registry.
 	counted, err := metrics.Register(prometheus.DefaultRegisterer)
 	if err != nil {
@@ -147,10 +146,10 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	counted.SetTrusts(trustState(trusts))
 	return &guard{ic: ic, active: activeLine(rules, trusts), Transferrer: transfer.New(transfer.Config{
 		Local:       local,
-		Store:       m.(*metadata.DB).ContentStore(),
-		Transaction: transactions(m.(*metadata.DB)),
-		Images:      metadata.NewImageStore(m.(*metadata.DB)),
-		Leases:      l.(leases.Manager),
+		Store:       m.ContentStore(),
+		Transaction: transactions(m),
+		Images:      metadata.NewImageStore(m),
+		Leases:      needed[plugins.LeasePlugin].(leases.Manager),
 		Policy:      rules,
 		Judge:       judge.New(trusts, counted),
 		Limits:      config.limits(),
@@ -158,9 +157,23 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		Export:      config.Export,
 		Metrics:     counted,
 		Push:        config.Push,
+		Events:      needed[plugins.EventPlugin].(events.Publisher),
 
 		Snapshotters: snapshotters,
 	})}, nil
+}
+
+// singles returns the only instance of each type of plugin.
+func singles(ic *plugin.InitContext, types ...plugin.Type) (map[plugin.Type]any, error) {
+	out := map[plugin.Type]any{}
+	for _, t := range types {
+		instance, err := ic.GetSingle(t)
+		if err != nil {
+			return nil, err
+		}
+		out[t] = instance
+	}
+	return out, nil
 }
 
 // transactions has the stores of the database, which look for a transaction in the context,

@@ -7,7 +7,7 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/integration/registry"
 )
 
-var referrersCommands = []string{"ls", "fetch", "cat", "explain", "push", "verify"}
+var referrersCommands = []string{"ls", "fetch", "cat", "explain", "push", "verify", "inventory"}
 
 // The flags that come before the command, namespace and address, hold for all.
 func TestReferrersNamespaceAndAddress(t *testing.T) {
@@ -30,7 +30,11 @@ func TestReferrersNamespaceAndAddress(t *testing.T) {
 	referrers(t, d, "ls").want(t, 0)
 	none := filepath.Join(t.TempDir(), "none.sock")
 	for _, command := range referrersCommands {
-		runCtr(t, d, "--address", none, "referrers", command, image).want(t, exitError, none)
+		args := []string{"--address", none, "referrers", command, image}
+		if command == "inventory" { // which is of all images
+			args = args[:len(args)-1]
+		}
+		runCtr(t, d, args...).want(t, exitError, none)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestLs(t *testing.T) {
 	sbom, signature := f.Get(fixture.SBOM).Digest.String(), f.Get(fixture.SBOMSignature).Digest.String()
 	tree := referrers(t, d, "ls", image).want(t, 0).stdout
 	for _, pattern := range []string{
-		`^` + regexp.QuoteMeta(image) + "\n",
+		`^` + regexp.QuoteMeta(image) + ` \(6 referrers, \d+\.\d KiB\)\n`,
 		`├── index ` + f.Get(fixture.Image).Digest.String() + `: present, checked [a-z0-9 ]+ ago`,
 		`│   [├└]── application/spdx\+json ` + sbom + ` \(sbom, \d+\.0 B\)`,
 		`└── application/vnd.cncf.notary.signature ` + signature + ` \(signature, \d+\.0 B\)`,
@@ -60,6 +60,9 @@ func TestLs(t *testing.T) {
 		t.Errorf("digests %q", digests)
 	}
 	read := parse(t, referrers(t, d, "ls", "--format", "json", image).want(t, 0).stdout)
+	if want := totalSize(read.Referrers); read.TotalSize != want || want == 0 {
+		t.Errorf("the total is %d bytes, want %d", read.TotalSize, want)
+	}
 	for _, r := range read.Referrers {
 		var want int64
 		for _, dgst := range f.Content(f.Name(r.Digest))[1:] {
@@ -75,6 +78,55 @@ func TestLs(t *testing.T) {
 	}
 	// Flags may follow the image.
 	parse(t, referrers(t, d, "ls", image, "--format", "json").want(t, 0).stdout)
+}
+
+func totalSize(referrers []stored.Referrer) (n int64) {
+	for _, r := range referrers { // none of the fixture's is tied twice
+		n += r.Size + r.ContentSize + totalSize(r.Referrers)
+	}
+	return n
+}
+
+// What no rule selects is told from what a rule selects and nobody has asked about, and that from
+// what was listed and not selected.
+func TestLsUnselected(t *testing.T) {
+	f := loadFixture(t)
+	reg, other := startRegistry(t, registry.Olareg), startRegistry(t, registry.Olareg)
+	wholeFixture(f, t, reg)
+	if err := f.PushImage(testContext(t), other, "free", "v1"); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, active(strings.ReplaceAll(rule(`artifact_types = ["application/vnd.example.none"]`), `"**"`, `"**/app", "**/never"`)))
+	free, asked := other.Host+"/free:v1", reg.Host+"/app:v1"
+	pull(t, d, free)
+	runCtr(t, d, "images", "tag", free, "example.com/never:v1").want(t, 0)
+	status := func(name string) string {
+		t.Helper()
+		for line := range strings.Lines(referrers(t, d, "ls").want(t, 0).stdout) {
+			if f := strings.Fields(line); f[0] == name {
+				return f[2] + " " + f[3]
+			}
+		}
+		return ""
+	}
+	if got := status(free); got != "unselected -" {
+		t.Errorf("of an image under no rule: %s", got)
+	}
+	if got := status("example.com/never:v1"); got != "unknown -" {
+		t.Errorf("of one that a rule selects for, and nobody has asked about: %s", got)
+	}
+	referrers(t, d, "ls", free).want(t, 0).prints(t, ": unselected, never asked")
+	referrers(t, d, "ls", "example.com/never:v1").want(t, 0).prints(t, ": unknown, never asked")
+	// The registry lists some, of which the rule selects none; the image has names in three
+	// repositories, one of which was asked.
+	pull(t, d, asked)
+	index := f.Get(fixture.Image).Digest.String()
+	referrers(t, d, "ls", asked).want(t, 0).prints(t, "index "+index+": unselected in "+reg.Host+"/app, checked ")
+	referrers(t, d, "ls", free).want(t, 0).prints(t, ": unselected in "+reg.Host+"/app, checked ")
+	read := parse(t, referrers(t, d, "ls", "--format", "json", free).want(t, 0).stdout)
+	if !read.Unselected || read.Status != labels.Present || read.Subjects[0].Repository != reg.Host+"/app" || len(read.Repositories) != 3 {
+		t.Errorf("JSON has %+v", read)
+	}
 }
 
 // Of one artifact type, whether something is stored is what ls exits with.
@@ -122,7 +174,7 @@ func TestLsAll(t *testing.T) {
 	runCtr(t, d, "images", "tag", signed, "example.com/other:v1").want(t, 0)
 	out := referrers(t, d, "ls").want(t, 0).stdout
 	for _, name := range []string{signed, "example.com/other:v1"} {
-		line := `(?m)^` + regexp.QuoteMeta(name) + ` +` + f.Get(fixture.Image).Digest.String() + ` +present +[a-z0-9 ]+ ago +2 +1 +1 +1 *$`
+		line := `(?m)^` + regexp.QuoteMeta(name) + ` +` + f.Get(fixture.Image).Digest.String() + ` +present in ` + regexp.QuoteMeta(reg.Host+"/app") + ` +[a-z0-9 ]+ ago +2 +1 +1 +1 *$`
 		if !regexp.MustCompile(line).MatchString(out) {
 			t.Errorf("the table lacks %s:\n%s", line, out)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,6 +29,9 @@ func (q *query) explanation(ctx context.Context, root digest.Digest, out *outcom
 		},
 		CosignTags: string(q.t.config.Cosign),
 		Memory:     q.recorder.Used(),
+	}
+	if wait := q.recorder.RetryAfter(); wait > 0 {
+		e.RetryAfter = (wait + time.Second - 1).Truncate(time.Second).String()
 	}
 	if q.selection.Denied() {
 		e.Verdict = (&verdict.Case{Image: q.name, Selection: q.selection}).Judge()

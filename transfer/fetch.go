@@ -66,13 +66,12 @@ func (t *Transferrer) fetch(ctx context.Context, src transfer.ImageFetcher, dst 
 	if q.judged, err = q.verdict(ctx, out); err != nil {
 		return err
 	}
-	if q.judged != nil {
-		q.t.config.Metrics.Verdict(q.judged.Result, q.judged.Mode)
-	}
+	q.noteVerdict(ctx, q.judged)
 	q.report(ctx, out, waited, q.refusedBy(out))
 	if err := q.gather.Tie(ctx, out, root); err != nil {
 		return fmt.Errorf("referrers of %s could not be kept: %w", name, err)
 	}
+	q.publishChanges(ctx)
 	q.send(fmt.Sprintf("Fetched referrers of %s", q.src))
 	return dst.Send(q.explanation(ctx, root.Digest, out, manifests.platformOf))
 }

@@ -175,9 +175,7 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	}
 	p.ending = p.report(ctx, out, waited, refused)
 	if refused != nil {
-		if err := p.gather.MarkMissing(ctx, out); err != nil {
-			log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
-		}
+		p.markMissing(ctx, out)
 		return refused
 	}
 	if err := p.gather.Tie(ctx, out, target); err != nil {
@@ -187,8 +185,19 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 		}
 		log.G(ctx).WithError(err).Warn("referrers: the image goes on without")
 		p.ending = metrics.Unkept
+		return nil
 	}
+	p.publishChanges(ctx)
 	return nil
+}
+
+// markMissing keeps what is known against an image that is refused.
+func (p *pull) markMissing(ctx context.Context, out *outcome.Outcome) {
+	if err := p.gather.MarkMissing(ctx, out); err != nil {
+		log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
+		return
+	}
+	p.publishChanges(ctx)
 }
 
 // judge judges the image over all that came, whatever was said while its layers were
@@ -202,7 +211,7 @@ func (p *pull) judge(ctx context.Context, out *outcome.Outcome, target ocispec.D
 		if v.Result == verdict.Verified && target.Digest != p.root {
 			v.Result, v.Reason = verdict.Refused, p.converted()
 		}
-		p.t.config.Metrics.Verdict(v.Result, v.Mode)
+		p.noteVerdict(ctx, v)
 		p.showSigners(ctx, v)
 		if v.Result == verdict.Refused && v.Mode == policy.VerifyEnforce {
 			return refusal{v.Reason + p.remains()}, nil

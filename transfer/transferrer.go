@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/transfer"
@@ -57,6 +58,8 @@ type Config struct {
 	Export bool
 	// Metrics counts what pulls do; nil counts nothing.
 	Metrics *metrics.Metrics
+	// Events is told what came, what was withdrawn, and of new verdicts; nil tells nobody.
+	Events events.Publisher
 	// Push carries referrers on every push; without it, on those whose client
 	// selects them.
 	Push bool
@@ -73,6 +76,7 @@ type Transferrer struct {
 	capabilities registry.Capabilities
 	layers       ahead.Layers
 	answers      registry.AnswerCache
+	lastVerdicts lastVerdicts
 }
 
 var _ transfer.Transferrer = (*Transferrer)(nil)

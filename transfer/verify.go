@@ -32,7 +32,17 @@ func (t *Transferrer) verify(ctx context.Context, src transfer.ImageGetter, dst 
 	if err != nil {
 		return fmt.Errorf("image %s: %w", image.Name, err)
 	}
-	return dst.Send(&explain.Verification{Image: image.Name, Digest: image.Target.Digest, Verdict: v})
+	return dst.Send(&explain.Verification{Image: image.Name, Digest: image.Target.Digest, Unselected: t.unselected(image.Name), Verdict: v})
+}
+
+// unselected reports whether no rule selects referrers of the image.
+func (t *Transferrer) unselected(name string) bool {
+	spec, err := reference.Parse(name)
+	if err != nil {
+		return false
+	}
+	selection, err := t.config.Policy.Select(spec.Locator, nil)
+	return err == nil && selection.Empty()
 }
 
 func (t *Transferrer) verifyStored(ctx context.Context, image images.Image, wanted []ocispec.Platform, all bool) (*verdict.Verdict, error) {

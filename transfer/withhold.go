@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -162,7 +162,7 @@ func (p *pull) refused() error {
 // were fetched, and tells the operator.
 func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.ending = metrics.Refused
-	p.t.config.Metrics.Verdict(verdict.Refused, policy.VerifyEnforce)
+	p.noteVerdict(ctx, &verdict.Verdict{Result: verdict.Refused, Mode: policy.VerifyEnforce, Rule: p.selection.RuleName(), Reason: strings.TrimPrefix(refused.Error(), verdict.Prefix)})
 	if p.gather == nil {
 		p.logRefusal(ctx, refused)
 		return
@@ -170,9 +170,7 @@ func (p *pull) concludeRefusal(ctx context.Context, refused error) {
 	p.gather.Stop(errRefused)
 	out := p.gather.Wait(ctx)
 	p.report(ctx, out, 0, refused)
-	if err := p.gather.MarkMissing(ctx, out); err != nil {
-		log.G(ctx).WithError(err).Warn("referrers: what the registry withdrew could not be marked")
-	}
+	p.markMissing(ctx, out)
 }
 
 var errRefused = errors.New("the image was refused before they were in")

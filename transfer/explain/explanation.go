@@ -25,6 +25,9 @@ type Explanation struct {
 	Refused string `json:"refused,omitempty"`
 	// Verdict is that of a rule that verifies the image, or denies it; nil where none does.
 	Verdict *verdict.Verdict `json:"verdict,omitempty"`
+	// RetryAfter is how long the hosts that had no answer want to be left alone, as
+	// time.Duration writes it; 10 minutes at most.
+	RetryAfter string `json:"retryAfter,omitempty"`
 	// TimedOut says that the limit of time ended the search.
 	TimedOut bool `json:"timedOut,omitempty"`
 	// Unasked is how many manifests of the image were not asked about, over the

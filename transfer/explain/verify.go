@@ -24,6 +24,8 @@ func init() {
 type Verification struct {
 	Image  string        `json:"image"`
 	Digest digest.Digest `json:"digest"`
+	// Unselected says that no rule selects any referrers of the image: no registry is asked.
+	Unselected bool `json:"unselected,omitempty"`
 	*verdict.Verdict
 }
 

@@ -107,6 +107,7 @@ type Gather struct {
 	bySubj   map[digest.Digest]*subject
 	blobs    map[contentKey]*blob
 	children map[childKey]*child
+	changes  []Change // of Tie and MarkMissing, which one goroutine calls
 	// childBytes are those of children.
 	childBytes int64
 }

@@ -156,7 +156,9 @@ func (g *Gather) MarkMissing(ctx context.Context, out *outcome.Outcome) error {
 	for _, s := range out.Subjects {
 		asked := &g.bySubj[s.Digest].asked
 		all = append(all, stored.Tying{Subject: s.Digest, More: func(ctx context.Context, existing map[string]string) map[string]string {
-			return g.missing(ctx, s, asked, existing, now)
+			set := g.missing(ctx, s, asked, existing, now)
+			g.changes = append(g.changes, changesOf(s.Digest, existing, set, g.source.locator)...)
+			return set
 		}})
 	}
 	return g.config.Labeler.TieAll(ctx, all)

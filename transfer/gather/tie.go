@@ -37,7 +37,11 @@ func (g *Gather) tying(s outcome.Subject, asked *inquiry, now time.Time) stored.
 	}
 	t.More = func(ctx context.Context, existing map[string]string) map[string]string {
 		add := labels.Checkmark(s.Status, now)
+		add[labels.AskedKey] = g.source.locator
 		maps.Copy(add, g.refresh(ctx, s, asked, existing, now))
+		set := labels.TieLabels(existing, t.Referrers...)
+		maps.Copy(set, add)
+		g.changes = append(g.changes, changesOf(s.Digest, existing, set, g.source.locator)...)
 		return add
 	}
 	return t

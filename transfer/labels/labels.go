@@ -18,6 +18,8 @@ const (
 	StatusKey = "transfer-referrers/status"
 	// CheckedKey stands beside it: when that was learnt (RFC 3339, UTC).
 	CheckedKey = "transfer-referrers/checked"
+	// AskedKey stands beside it: the repository, with registry and port, that was asked.
+	AskedKey = "transfer-referrers/asked"
 	// ArtifactTypeKey stands on a referrer that no listing vouches for: from one
 	// of cosign's tags, the image's index, or an archive that alone names its
 	// subject. It is the type that the referrer was taken for, which its manifest

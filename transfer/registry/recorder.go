@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"net/http/httptrace"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ import (
 type Recorder struct {
 	mu    sync.Mutex
 	known map[outcome.Memory]time.Duration // without its age
+	until map[string]time.Time             // by host: when it wants to be asked again
 }
 
 type recorderKey struct{}
@@ -56,6 +58,40 @@ func (r *Recorder) Used() []outcome.Memory {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Kind, b.Kind))
 	})
 	return used
+}
+
+// recordWait notes how an attempt ended: a host that said when it wants to be asked again, or
+// answered after all.
+func recordWait(ctx context.Context, host string, resp *http.Response) {
+	r, _ := ctx.Value(recorderKey{}).(*Recorder)
+	if r == nil || resp == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !passing(resp.StatusCode) {
+		delete(r.until, host)
+		return
+	}
+	now := time.Now()
+	if after := retryAfter(resp.Header.Get("Retry-After"), now); after > 0 {
+		if r.until == nil {
+			r.until = map[string]time.Time{}
+		}
+		r.until[host] = now.Add(min(after, maxFailedTime))
+	}
+}
+
+// RetryAfter returns how long the hosts that had no answer want to be left alone, 0 where none
+// said so; it is at most 10 minutes.
+func (r *Recorder) RetryAfter() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var longest time.Duration
+	for _, until := range r.until {
+		longest = max(longest, time.Until(until))
+	}
+	return longest
 }
 
 // recordConnections has the context's requests tell of connections that were there and idle.

@@ -70,6 +70,7 @@ func (r *Repository) perform(ctx context.Context, h *Host, q request, use func(*
 		foreign := q.foreign(resp, err)
 		if !foreign {
 			h.health.note(asked, resp, err, last)
+			recordWait(ctx, h.Host, resp)
 		}
 		wait := r.wait(attempt, resp)
 		switch {

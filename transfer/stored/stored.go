@@ -44,6 +44,14 @@ type Image struct {
 	// was never asked about Status is unknown and Checked is zero.
 	Status  labels.Status `json:"status"`
 	Checked time.Time     `json:"checked,omitzero"`
+	// Unselected says that the registry has referrers, and that the last pull or fetch
+	// selected none of them. Where the index was never asked about, the caller may set it:
+	// only the daemon knows whether a rule selects any.
+	Unselected bool `json:"unselected,omitempty"`
+	// Repositories are those that have the image, where that is more than one. The caller
+	// sets it, as it does TotalSize, the bytes of all Referrers.
+	Repositories []string `json:"repositories,omitempty"`
+	TotalSize    int64    `json:"totalSize,omitempty"`
 	// Referrers are those of the index, of each index within it and of each
 	// platform manifest that is stored; their field Subject tells which.
 	Referrers []Referrer `json:"referrers"`
@@ -57,6 +65,11 @@ type Subject struct {
 	ocispec.Descriptor
 	Status  labels.Status `json:"status"`
 	Checked time.Time     `json:"checked,omitzero"`
+	// Repository is the one that gave the status; empty where a version before this label
+	// asked, or none did.
+	Repository string `json:"repository,omitempty"`
+	// Unselected says that there are referrers, none of which was selected.
+	Unselected bool `json:"unselected,omitempty"`
 }
 
 // Name tells the subject from the image's others.
@@ -124,7 +137,7 @@ func read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 	if err != nil {
 		return nil, err
 	}
-	t := newTree(store)
+	t, anyTied := newTree(store), false
 	if spec, err := reference.Parse(image.Name); err == nil {
 		t.repository = spec.Locator
 	}
@@ -141,6 +154,12 @@ func read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 		}
 		s := Subject{Descriptor: desc}
 		s.Status, s.Checked = labels.ReadCheckmark(info.Labels)
+		if !s.Checked.IsZero() {
+			s.Repository = info.Labels[labels.AskedKey]
+		}
+		tied := len(labels.Referrers(info.Labels)) > 0
+		s.Unselected = s.Status == labels.Present && !tied
+		anyTied = anyTied || tied
 		out.count(s)
 		out.Subjects = append(out.Subjects, s)
 		referrers, err := t.of(ctx, desc.Digest, info.Labels, maxDepth)
@@ -149,6 +168,7 @@ func read(ctx context.Context, store Store, image images.Image) (*Image, error) 
 		}
 		out.Referrers = append(out.Referrers, referrers...)
 	}
+	out.Unselected = out.Status == labels.Present && !anyTied
 	return out, nil
 }
 

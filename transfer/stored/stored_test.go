@@ -111,6 +111,33 @@ func TestReadOfAnImageThatWasNeverAskedAbout(t *testing.T) {
 	}
 }
 
+// What was listed and not selected is told from what was never asked about.
+func TestReadOfUnselectedReferrers(t *testing.T) {
+	s := newShelf(t)
+	root := s.put(ocispec.MediaTypeImageManifest, []byte(`{"layers":[]}`))
+	read := func() *Image {
+		t.Helper()
+		image, err := Read(s.ctx, s.store, images.Image{Name: "app", Target: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image
+	}
+	asked := labels.Checkmark(labels.Present, time.Unix(1e9, 0))
+	asked[labels.AskedKey] = "example.com/app"
+	if _, err := s.store.Update(s.ctx, content.Info{Digest: root.Digest, Labels: asked}); err != nil {
+		t.Fatal(err)
+	}
+	if i := read(); !i.Unselected || !i.Subjects[0].Unselected || i.Subjects[0].Repository != "example.com/app" {
+		t.Errorf("of referrers that nothing selected: %+v", i)
+	}
+	s.put("", ocispec.DescriptorEmptyJSON.Data)
+	s.tie(root, s.artifact("text/signature"))
+	if i := read(); i.Unselected || i.Subjects[0].Unselected {
+		t.Errorf("of one that was: %+v", i)
+	}
+}
+
 // What is said of the whole image is no more than what is known of each subject that
 // was asked about.
 func TestStatusOfTheWholeImage(t *testing.T) {

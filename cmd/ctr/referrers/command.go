@@ -16,12 +16,12 @@ var Command = &cli.Command{
 	Description: `Referrers are artifacts in a repository that refer to an image: signatures,
 attestations, SBOMs. A pull brings those that the daemon's rules choose; these
 commands list the stored ones, fetch new ones, print their content, explain what
-a pull would take, say whether an image is verified by them, and push an image with
-its stored referrers.
+a pull would take, say whether an image is verified by them, list what a namespace has
+of all this, and push an image with its stored referrers.
 
 ` + exitCodes,
 	ArgsUsage:                 "command [command options]",
-	Commands:                  prepared(lsCommand, fetchCommand, catCommand, explainCommand, verifyCommand, pushCommand),
+	Commands:                  prepared(lsCommand, fetchCommand, catCommand, explainCommand, verifyCommand, inventoryCommand, pushCommand),
 	Action:                    noCommand,
 	OnUsageError:              onUsageError,
 	DisableSliceFlagSeparator: true,

@@ -17,8 +17,8 @@ import (
 
 var fetchCommand = &cli.Command{
 	Name:      "fetch",
-	Usage:     "Fetch the referrers of an image that is stored, without pulling it",
-	ArgsUsage: "[flags] <image>",
+	Usage:     "Fetch the referrers of an image that is stored, or of all, without pulling",
+	ArgsUsage: "[flags] <image> | --all",
 	Description: `Ask the registry for the referrers of the stored image, and store those that the
 daemon's rule chooses, as a pull does. The image itself is not changed, even if its
 tag has moved, and no stored referrer is removed: one that the registry no longer
@@ -27,13 +27,19 @@ lists is marked.
 For a multi-platform image, the index and the manifest for the daemon's platform are
 asked about, unless flags say otherwise.
 
+With --all the referrers of every image of the namespace are refreshed, in an order of
+chance, few images at a time. A registry that answers with Retry-After is left alone
+for so long, at most 10 minutes, and each of its images tried once more. Signatures that
+a registry has withdrawn are marked, and count no more.
+
 Fetched referrers are kept even if the exit code is 4 or 6.
 
 Examples:
   ctr referrers fetch docker.io/library/alpine:latest
+  ctr -n k8s.io referrers fetch --all --older-than 24h
   ctr referrers fetch --artifact-type sboms --depth 1 docker.io/library/alpine:latest
   ctr -n k8s.io referrers fetch --hosts-dir /etc/containerd/certs.d registry.example.com/app:v1`,
-	Flags: registryFlags(
+	Flags: registryFlags(append(fetchAllFlags,
 		formatFlag,
 		&cli.StringSliceFlag{
 			Name:  "platform",
@@ -57,12 +63,8 @@ Examples:
 			Aliases: []string{"q"},
 			Usage:   "Print nothing but errors",
 		},
-	),
+	)...),
 	Action: func(ctx context.Context, cmd *cli.Command) error {
-		name, err := onlyImage(cmd)
-		if err != nil {
-			return err
-		}
 		print, err := printerOf(cmd, fetchVerdict)
 		if err != nil {
 			return err
@@ -83,6 +85,16 @@ Examples:
 				return usagef("--quiet prints nothing; leave out --format")
 			}
 			print = func(io.Writer, *explain.Explanation) error { return nil }
+		}
+		if cmd.Bool("all") {
+			return fetchAll(ctx, cmd, opts)
+		}
+		if cmd.IsSet("older-than") || cmd.IsSet("jitter") || cmd.IsSet("max-concurrent") {
+			return usagef("--older-than, --jitter and --max-concurrent need --all")
+		}
+		name, err := onlyImage(cmd)
+		if err != nil {
+			return err
 		}
 		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
 		if err != nil {

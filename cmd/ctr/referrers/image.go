@@ -68,14 +68,23 @@ func inactive(ctx context.Context, client *containerd.Client, err error) error {
 	if err == nil {
 		return nil
 	}
-	plugins, failed := client.IntrospectionService().Plugins(ctx, "type==io.containerd.transfer.v1,id==referrers")
-	switch {
-	case failed != nil:
-		return err
-	case len(plugins.Plugins) == 0:
-		return fmt.Errorf("the daemon has no referrers plugin: run this project's containerd, or one that is built with it: %w", err)
-	case plugins.Plugins[0].InitErr != nil:
-		return fmt.Errorf(`the referrers plugin is not active on the daemon; write disabled_plugins = ["io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer"] into its config.toml and restart it: %w`, err)
+	if why := whyInactive(ctx, client); why != "" {
+		return fmt.Errorf("%s: %w", why, err)
 	}
 	return err
+}
+
+// whyInactive says why the daemon has no active plugin, and what to do; "" where it has one, or
+// does not tell.
+func whyInactive(ctx context.Context, client *containerd.Client) string {
+	plugins, err := client.IntrospectionService().Plugins(ctx, "type==io.containerd.transfer.v1,id==referrers")
+	switch {
+	case err != nil:
+		return ""
+	case len(plugins.Plugins) == 0:
+		return "the daemon has no referrers plugin: run this project's containerd, or one that is built with it"
+	case plugins.Plugins[0].InitErr != nil:
+		return `the referrers plugin is not active on the daemon; write disabled_plugins = ["io.containerd.transfer.v1.local", "io.containerd.grpc.v1.transfer"] into its config.toml and restart it`
+	}
+	return ""
 }

@@ -30,6 +30,7 @@ The status of a subject is the result of the last pull or fetch:
   absent     the registry said that there are none
   unknown    no registry gave a usable answer, or none was asked
   truncated  a limit was reached
+  unselected the registry listed some and none was selected; never asked: no rule selects any
 That of an image is the first of unknown, truncated, present, absent that its index
 or a platform that was asked about has.
 
@@ -97,10 +98,16 @@ Examples:
 		if err != nil {
 			return err
 		}
+		same, err := client.ImageService().List(ctx, fmt.Sprintf("target.digest==%s", image.Target.Digest))
+		if err != nil {
+			return err
+		}
+		newAnnotator(client, same).annotate(ctx, read)
 		read.Referrers = matching(read.Referrers, wanted, depth)
 		if cmd.Bool("quiet") {
 			err = printDigests(cmd.Root().Writer, read, wanted)
 		} else if err = stored.AddSizes(ctx, client.ContentStore(), read.Referrers); err == nil {
+			read.TotalSize = totalSize(read.Referrers)
 			err = printImage(cmd.Root().Writer, read, format)
 		}
 		if err != nil {
@@ -133,7 +140,7 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 		}
 		return out.err
 	}
-	read, failed := []*stored.Image{}, 0
+	read, failed, more := []*stored.Image{}, 0, newAnnotator(client, list)
 	for _, image := range list {
 		r, err := stored.Read(ctx, client.ContentStore(), image)
 		if err == nil && format != "" && format != "table" { // which prints no sizes
@@ -143,6 +150,9 @@ func lsAll(ctx context.Context, cmd *cli.Command, format string) error {
 			failed++
 			fmt.Fprintln(cmd.Root().ErrWriter, "ctr:", printable(err.Error()))
 			r = unreadable(image)
+		} else {
+			r.TotalSize = totalSize(r.Referrers)
+			more.annotate(ctx, r)
 		}
 		read = append(read, r)
 	}

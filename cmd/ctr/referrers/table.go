@@ -22,7 +22,7 @@ func printImages(w io.Writer, list []*stored.Image, now time.Time) error {
 		for _, r := range image.Referrers {
 			count[artifact.SetOf(policyOf(r))]++
 		}
-		t.row(image.Name, image.Digest, image.Status, checked(image.Checked, now),
+		t.row(image.Name, image.Digest, imageStatus(image), checked(image.Checked, now),
 			count[artifact.SetSignatures], count[artifact.SetAttestations], count[artifact.SetSBOMs], count[""])
 	}
 	return t.flush()
@@ -49,9 +49,12 @@ func printReferrers(w io.Writer, image *stored.Image, now time.Time) error {
 		return n
 	}
 	for _, s := range image.Subjects {
-		if rows(s.Name(), s.Status, checked(s.Checked, now), s.Digest, image.Referrers) == 0 {
-			t.row(s.Name(), s.Status, checked(s.Checked, now), "-", "-", "-", "-")
+		if rows(s.Name(), statusOf(image, s), checked(s.Checked, now), s.Digest, image.Referrers) == 0 {
+			t.row(s.Name(), statusOf(image, s), checked(s.Checked, now), "-", "-", "-", "-")
 		}
+	}
+	if n := len(flat(image.Referrers)); n > 0 {
+		t.row("total", "-", "-", "-", n, bytesText(totalSize(image.Referrers)), "-")
 	}
 	return t.flush()
 }

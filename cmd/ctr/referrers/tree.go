@@ -16,10 +16,10 @@ import (
 // printTree draws the image's subjects, and beneath each what refers to it.
 func printTree(w io.Writer, image *stored.Image, now time.Time) error {
 	out := &lines{w: w}
-	out.line("", image.Name)
+	out.line("", image.Name+totalText(image))
 	for i, s := range image.Subjects {
 		last := i == len(image.Subjects)-1
-		text := fmt.Sprintf("%s %s: %s, ", s.Name(), s.Digest, s.Status)
+		text := fmt.Sprintf("%s %s: %s, ", s.Name(), s.Digest, statusOf(image, s))
 		if s.Checked.IsZero() {
 			text += "never asked"
 		} else {
@@ -36,6 +36,44 @@ func printTree(w io.Writer, image *stored.Image, now time.Time) error {
 	}
 	return out.err
 }
+
+// totalText says how many referrers are shown, and how large they are; nothing where there are
+// none.
+func totalText(image *stored.Image) string {
+	n := len(flat(image.Referrers))
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf(" (1 referrer, %s)", bytesText(totalSize(image.Referrers)))
+	}
+	return fmt.Sprintf(" (%d referrers, %s)", n, bytesText(totalSize(image.Referrers)))
+}
+
+// statusOf says what is known of a subject: "unselected" where there are referrers none of which
+// was selected, or where none was asked for since no rule selects any; and in which repository,
+// where several have the image.
+func statusOf(image *stored.Image, s stored.Subject) string {
+	text := string(s.Status)
+	if s.Unselected || s.Checked.IsZero() && image.Checked.IsZero() && image.Unselected {
+		text = unselected
+	}
+	if s.Repository != "" && len(image.Repositories) > 1 {
+		text += " in " + s.Repository
+	}
+	return text
+}
+
+// imageStatus is that of the whole image, with the repository that its root was asked about in.
+func imageStatus(image *stored.Image) string {
+	s := stored.Subject{Status: image.Status, Unselected: image.Unselected}
+	if len(image.Subjects) > 0 {
+		s.Repository = image.Subjects[0].Repository
+	}
+	return statusOf(image, s)
+}
+
+const unselected = "unselected"
 
 // lines writes lines until the first error. What is in them is fit for a terminal:
 // much of it may come from a registry.

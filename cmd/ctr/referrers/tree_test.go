@@ -42,7 +42,7 @@ func TestPrintTree(t *testing.T) {
 	if err := printTree(&out, hostile(), now); err != nil {
 		t.Fatal(err)
 	}
-	want := `example.com/app:v1
+	want := `example.com/app:v1 (4 referrers, 1.0 KiB)
 ├── index <root>: present, checked 3 minutes ago
 │   ├── application/vnd.dev.sigstore.bundle.v0.3+json <a> (signature, 1.0 KiB)
 │   └── application/spdx+json <b> (sbom, 10.0 B), no longer listed since 2026-11-23T11:00:00Z
@@ -52,6 +52,30 @@ func TestPrintTree(t *testing.T) {
 `
 	if got := named(out.String()); got != want {
 		t.Errorf("the tree is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A subject whose referrers nothing selected is told from one that was never asked about, and
+// each status names its repository where several have the image.
+func TestPrintTreeOfUnselected(t *testing.T) {
+	image := hostile()
+	image.Referrers, image.Subjects[0].Unselected = nil, true
+	image.Repositories, image.Subjects[0].Repository = []string{"a.example.com/app", "example.com/app"}, "a.example.com/app"
+	never := &stored.Image{Name: "example.com/never:v1", Unselected: true, Subjects: []stored.Subject{{Descriptor: ocispec.Descriptor{Digest: node}, Status: labels.Unknown}}}
+	var out strings.Builder
+	for _, i := range []*stored.Image{image, never} {
+		if err := printTree(&out, i, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `example.com/app:v1
+├── index <root>: unselected in a.example.com/app, checked 3 minutes ago
+└── linux/amd?[2J <node>: unknown, never asked
+example.com/never:v1
+└── manifest <node>: unselected, never asked
+`
+	if got := named(out.String()); got != want {
+		t.Errorf("the trees are\n%s\nwant\n%s", got, want)
 	}
 }
 
@@ -76,6 +100,7 @@ func TestPrintTables(t *testing.T) {
 			"index present 3 minutes ago application/spdx+json <b> 10.0 B not since 2026-11-23T11:00:00Z",
 			"<short b> - - x/?]0;y??? <c> 1.0 B yes",
 			"linux/amd?[2J unknown - - <d> 0.0 B yes",
+			"total - - - 4 1.0 KiB -",
 		}},
 		"a subject without": {func(w *strings.Builder) error {
 			image := hostile()
@@ -87,11 +112,17 @@ func TestPrintTables(t *testing.T) {
 		}},
 		"images": {func(w *strings.Builder) error {
 			never := &stored.Image{Name: "example.com/never:v1", Digest: node, Status: labels.Unknown}
-			return printImages(w, []*stored.Image{hostile(), never}, now)
+			unruled := &stored.Image{Name: "example.com/unruled:v1", Digest: node, Status: labels.Unknown, Unselected: true}
+			none := hostile()
+			none.Referrers, none.Unselected, none.Repositories = nil, true, []string{"a.example.com/app", "example.com/app"}
+			none.Subjects[0].Repository = "a.example.com/app"
+			return printImages(w, []*stored.Image{hostile(), never, unruled, none}, now)
 		}, []string{
 			"NAME DIGEST STATUS CHECKED SIGNATURES ATTESTATIONS SBOMS OTHER",
 			"example.com/app:v1 <root> present 3 minutes ago 1 0 1 1", // not the one beneath the SBOM
 			"example.com/never:v1 <node> unknown - 0 0 0 0",
+			"example.com/unruled:v1 <node> unselected - 0 0 0 0",
+			"example.com/app:v1 <root> unselected in a.example.com/app 3 minutes ago 0 0 0 0",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/cmd/ctr/commands"
-	"github.com/containerd/containerd/v2/core/transfer/image"
 	"github.com/urfave/cli/v3"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/explain"
@@ -17,8 +16,8 @@ import (
 
 var verifyCommand = &cli.Command{
 	Name:      "verify",
-	Usage:     "Say whether a stored image is verified, and why",
-	ArgsUsage: "[flags] <image>",
+	Usage:     "Say whether a stored image, or each of them, is verified, and why",
+	ArgsUsage: "[flags] <image> | --all",
 	Description: `Ask the daemon whether the signatures and attestations that are stored with the image
 meet its rule, by the keys and identities that it trusts now. No registry is asked, and
 nothing is changed. Every piece of evidence is shown, with what it counts for or why it
@@ -27,11 +26,21 @@ does not count.
 For a multi-platform image, the manifest for the daemon's platform is judged, by what
 refers to it and to the indexes above it, unless flags say otherwise.
 
+With --all every image of the namespace is judged, and shown with the number of
+containers whose records name it: "warned" is refused by a rule that only warns, "error"
+could not be judged. The exit code is 6 if a rule that enforces refuses any, else 1 if any
+could not be judged, else 3 if there are images and no rule verifies any.
+
 Examples:
   ctr referrers verify docker.io/library/alpine:latest
+  ctr -n k8s.io referrers verify --all
   ctr -n k8s.io referrers verify --format json registry.example.com/app:v1`,
 	Flags: []cli.Flag{
 		formatFlag,
+		&cli.BoolFlag{
+			Name:  "all",
+			Usage: "Judge every image of the namespace",
+		},
 		&cli.StringSliceFlag{
 			Name:  "platform",
 			Usage: "Judge the manifest for the platform (default: the daemon's)",
@@ -42,10 +51,6 @@ Examples:
 		},
 	},
 	Action: func(ctx context.Context, cmd *cli.Command) error {
-		name, err := onlyImage(cmd)
-		if err != nil {
-			return err
-		}
 		format := cmd.String("format")
 		if format != "text" && format != "json" {
 			return usagef(`format %q is not known; write "text" or "json"`, format)
@@ -57,6 +62,16 @@ Examples:
 		if cmd.Bool("all-platforms") && len(wanted) > 0 {
 			return usagef("--platform and --all-platforms exclude each other")
 		}
+		if cmd.Bool("all") {
+			if cmd.NArg() > 0 {
+				return usagef("--all judges every image; leave out %q", cmd.Args().First())
+			}
+			return verifyAll(ctx, cmd, format, wanted)
+		}
+		name, err := onlyImage(cmd)
+		if err != nil {
+			return err
+		}
 		client, ctx, cancel, err := commands.NewClient(ctx, cmd)
 		if err != nil {
 			return err
@@ -66,13 +81,9 @@ Examples:
 		if err != nil {
 			return err
 		}
-		dst := explain.NewVerify(cmd.Bool("all-platforms"), wanted...)
-		if err := client.Transfer(ctx, image.NewStore(stored.Name), dst); err != nil {
-			return inactive(ctx, client, err)
-		}
-		v, err := dst.Verification(ctx)
+		v, err := verifyStored(ctx, client, stored.Name, cmd.Bool("all-platforms"), wanted)
 		if err != nil {
-			return err
+			return inactive(ctx, client, err)
 		}
 		if format == "json" {
 			err = printJSON(cmd.Root().Writer, v)
