@@ -93,6 +93,7 @@ type Case struct {
 	unread    map[digest.Digest]bool // indexes of which it is not known what they name
 	referrers []referrer
 	pieces    []verdict.Piece
+	looked    []Subject
 	cut       string
 	bytes     int64                // of evidence that was examined
 	weighed   map[blobKey]weighing // what was examined
