@@ -57,6 +57,9 @@ func New(trusts *trust.Store, observer Observer) *Judge {
 	return &Judge{trusts: trusts, observer: observer, room: semaphore.NewWeighted(evidence.MaxSize), far: semaphore.NewWeighted(evidence.MaxSize)}
 }
 
+// Generation grows whenever a trust changes. It looks at the files of all trusts.
+func (j *Judge) Generation(ctx context.Context) uint64 { return j.trusts.Now(ctx).Generation }
+
 // ReadFunc reads a blob of evidence, and verifies that it is what the descriptor says.
 type ReadFunc func(context.Context, ocispec.Descriptor) ([]byte, error)
 
