@@ -41,6 +41,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
@@ -91,6 +92,7 @@ func init() {
 			plugins.DiffPlugin,
 			plugins.ImageVerifierPlugin,
 			plugins.SnapshotPlugin,
+			plugins.EventPlugin,
 			trust.VerifierPlugin,
 		},
 		Config: &table,
@@ -150,6 +152,7 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	counted.SetTrusts(trustState(trusts))
 	store, images, judges := m.(*metadata.DB).ContentStore(), metadata.NewImageStore(m.(*metadata.DB)), judge.New(trusts, counted)
 	g := gate.New(gate.Config{Mode: config.Gate, Policy: rules, Judge: judges, Images: images, Store: store, Observer: counted})
+	watchImages(ic, g)
 	return &guard{ic: ic, active: activeLine(rules, trusts), gate: g, Transferrer: transfer.New(transfer.Config{
 		Local:       local,
 		Store:       store,
@@ -166,6 +169,18 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 
 		Snapshotters: snapshotters,
 	})}, nil
+}
+
+// watchImages has the gate read the records of images again when one has changed, and else not.
+func watchImages(ic *plugin.InitContext, g *gate.Gate) {
+	if !g.Judges() {
+		return
+	}
+	if e, err := ic.GetSingle(plugins.EventPlugin); err == nil {
+		if exchange, ok := e.(events.Subscriber); ok {
+			g.Watch(exchange.Subscribe(ic.Context, gate.ImageEvents))
+		}
+	}
 }
 
 // transactions has the stores of the database, which look for a transaction in the context,

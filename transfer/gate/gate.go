@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -78,6 +79,9 @@ type Gate struct {
 	config   Config
 	rules    policy.Summary
 	contents contents
+	view     atomic.Pointer[view]
+	changes  atomic.Uint64
+	watched  atomic.Bool
 	memory   memory
 	slots    chan struct{}
 }
@@ -133,7 +137,7 @@ func (g *Gate) Prepare(ctx context.Context) {
 	if !g.Judges() {
 		return
 	}
-	if _, err := g.names(ctx, Image{}); err != nil {
+	if _, err := g.look(ctx); err != nil {
 		log.G(ctx).WithError(err).Debug("referrers: the images are not read ahead of the first container")
 	}
 }

@@ -34,7 +34,7 @@ func (g *Gate) judgeAll(ctx context.Context, q question) ([]named, []judge.Subje
 	var out []named
 	var subjects []judge.Subject
 	for i, r := range q.records {
-		if slices.ContainsFunc(q.records[:i], func(before record) bool { return before.in(r.repository) }) {
+		if slices.ContainsFunc(q.records[:i], func(before record) bool { return before.beside(r) }) {
 			continue
 		}
 		selection, err := g.config.Policy.Select(r.repository, nil)
@@ -60,7 +60,7 @@ func (g *Gate) judgeName(ctx context.Context, q question, r record, selection *p
 	var subjects []judge.Subject
 	for _, root := range roots(q, r) {
 		v, looked, err := g.config.Judge.Stored(ctx, g.config.Store, judge.Image{
-			Name: r.name, Repository: r.repository, Target: root, Selection: selection, Config: q.image.Config,
+			Name: r.name, Repository: r.repository, Target: root, Selection: selection, Config: q.image.Config, Early: true,
 		})
 		subjects = append(subjects, looked...)
 		switch {
@@ -94,7 +94,7 @@ func roots(q question, r record) []ocispec.Descriptor {
 		}
 	}
 	add(func(other record) bool { return other.name == r.name })
-	add(func(other record) bool { return other.in(r.repository) })
+	add(func(other record) bool { return other.beside(r) })
 	add(func(other record) bool { return other.target.Digest == q.image.Digest })
 	if q.image.Config != "" { // else nothing says that they hold the same
 		add(func(record) bool { return true })

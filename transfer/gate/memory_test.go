@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
@@ -99,4 +101,48 @@ func TestContentsAreReadAgain(t *testing.T) {
 	if got := c.of(n.ctx, n.store, index, at.Add(1)); len(got) != 0 {
 		t.Errorf("it was not read again: %v", got)
 	}
+}
+
+// Records are read again when an event tells of a change, and when there are no events.
+func TestRecordsAreReadAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Enforce, 0, signed(prod, policy.VerifyEnforce))
+	m := n.manifest("app", "a")
+	n.tag(m, unruledName)
+	image := Image{unruledName, m.Digest, config("app")}
+	n.want(image)
+	changed, ended := make(chan *events.Envelope), make(chan error)
+	n.gate.Watch(changed, ended)
+	n.want(image)
+	n.tag(m, ruledName)
+	n.want(image) // there was no event
+	changed <- nil
+	changed <- nil // the first has been counted
+	n.want(image, "image "+ruledName+" is refused")
+	if err := n.image.Delete(n.ctx, ruledName); err != nil {
+		t.Fatal(err)
+	}
+	n.want(image, "image "+ruledName+" is refused")
+	close(ended)
+	for n.gate.watched.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	n.want(image)
+}
+
+// A record of another namespace is another's.
+func TestNamespacesAreApart(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Enforce, 0, signed(prod, policy.VerifyEnforce))
+	m := n.manifest("app", "a")
+	n.tag(m, unruledName)
+	image := Image{unruledName, m.Digest, config("app")}
+	n.gate.Watch(make(chan *events.Envelope), make(chan error))
+	n.want(image)
+	n.ctx = namespaces.WithNamespace(t.Context(), "other")
+	m = n.manifest("app", "a")
+	n.tag(m, ruledName, unruledName)
+	n.want(image, "image "+ruledName+" is refused")
+	n.ctx = namespaces.WithNamespace(t.Context(), "k8s.io")
+	n.want(image)
 }

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/opencontainers/go-digest"
@@ -24,7 +24,76 @@ import (
 type record struct {
 	name       string
 	repository string // without tag and digest; the whole name where that is no reference
+	normalized string // the repository by its one name
 	target     ocispec.Descriptor
+}
+
+// maxViewAge is how long the records that were read are believed without a word of a change.
+const maxViewAge = 10 * time.Second
+
+// view is what the records of a namespace lead to, as they were read.
+type view struct {
+	namespace string
+	changes   uint64 // of which it knows
+	at        time.Time
+	records   []record
+	holders   map[digest.Digest][]int // records by the indexes, manifests and configs that their images hold
+}
+
+// ImageEvents selects the events that Watch needs.
+const ImageEvents = `topic~="^/images/"`
+
+// Watch has records of images that were read count until an event tells of a change, as CRI
+// does; without it they are read for each container. It is called once, before the first.
+func (g *Gate) Watch(changed <-chan *events.Envelope, ended <-chan error) {
+	g.watched.Store(true)
+	go func() {
+		defer g.watched.Store(false)
+		for {
+			select {
+			case <-changed:
+				g.changes.Add(1)
+			case <-ended: // with the daemon, or where the events are lost
+				return
+			}
+		}
+	}()
+}
+
+// look returns what the records of the namespace lead to now. Where somebody tells of each
+// change, records that were read count until then: listing a thousand takes longer than all
+// else.
+func (g *Gate) look(ctx context.Context) (*view, error) {
+	namespace, _ := namespaces.Namespace(ctx)
+	changes := g.changes.Load()
+	if v := g.view.Load(); g.watched.Load() && v != nil && v.namespace == namespace && v.changes == changes && time.Since(v.at) < maxViewAge {
+		return v, nil
+	}
+	v := &view{namespace: namespace, changes: changes, at: time.Now(), holders: map[digest.Digest][]int{}}
+	all, err := g.config.Images.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the images: %w", err)
+	}
+	updated := map[digest.Digest]time.Time{}
+	for _, i := range all {
+		if t := updated[i.Target.Digest]; i.UpdatedAt.After(t) {
+			updated[i.Target.Digest] = i.UpdatedAt
+		}
+	}
+	for n, i := range all {
+		v.records = append(v.records, recordOf(i.Name, i.Target))
+		v.holders[i.Target.Digest] = append(v.holders[i.Target.Digest], n)
+		for _, dgst := range g.contents.of(ctx, g.config.Store, i.Target, updated[i.Target.Digest]) {
+			if dgst != i.Target.Digest {
+				v.holders[dgst] = append(v.holders[dgst], n)
+			}
+		}
+	}
+	if ctx.Err() != nil { // it may not have been read to its end
+		return nil, errLate
+	}
+	g.view.Store(v)
+	return v, nil
 }
 
 // names returns the records of the namespace that lead to the image, the runtime's own name
@@ -37,21 +106,15 @@ func (g *Gate) names(ctx context.Context, image Image) ([]record, error) {
 			return nil, fmt.Errorf("digest %.80q: %w", d, err)
 		}
 	}
-	all, err := g.config.Images.List(ctx)
+	v, err := g.look(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the images: %w", err)
-	}
-	updated := map[digest.Digest]time.Time{}
-	for _, i := range all {
-		if t := updated[i.Target.Digest]; i.UpdatedAt.After(t) {
-			updated[i.Target.Digest] = i.UpdatedAt
-		}
+		return nil, err
 	}
 	var out []record
-	for _, i := range all {
-		if i.Target.Digest == image.Digest || g.leads(ctx, i, updated[i.Target.Digest], image) {
-			out = append(out, recordOf(i.Name, i.Target))
-		}
+	leading := slices.Concat(v.holders[image.Digest], v.holders[image.Config])
+	slices.Sort(leading)
+	for _, n := range slices.Compact(leading) {
+		out = append(out, v.records[n])
 	}
 	own := slices.ContainsFunc(out, func(r record) bool { return r.name == image.Name })
 	if !own && image.Digest != "" {
@@ -65,7 +128,7 @@ func (g *Gate) names(ctx context.Context, image Image) ([]record, error) {
 	if slices.ContainsFunc(out, func(r record) bool { return !r.isDigest() }) {
 		out = slices.DeleteFunc(out, record.isDigest)
 	}
-	if len(out) == 0 && image != (Image{}) {
+	if len(out) == 0 {
 		return nil, errors.New("no image record leads to it, and the runtime names no digest of it")
 	}
 	slices.SortFunc(out, func(a, b record) int {
@@ -85,16 +148,15 @@ func recordOf(name string, target ocispec.Descriptor) record {
 	if spec, err := reference.Parse(name); err == nil {
 		r.repository = spec.Locator
 	}
+	r.normalized = policy.NormalizeRepository(r.repository)
 	return r
 }
 
 // isDigest reports whether the name is no more than a digest.
 func (r record) isDigest() bool { return digest.Digest(r.name).Validate() == nil }
 
-// in reports whether two records are of one repository.
-func (r record) in(repository string) bool {
-	return policy.NormalizeRepository(r.repository) == policy.NormalizeRepository(repository)
-}
+// beside reports whether two records are of one repository.
+func (r record) beside(other record) bool { return r.normalized == other.normalized }
 
 // describe returns the descriptor of an index or manifest that is stored.
 func (g *Gate) describe(ctx context.Context, dgst digest.Digest) (ocispec.Descriptor, error) {
@@ -113,16 +175,6 @@ func (g *Gate) describe(ctx context.Context, dgst digest.Digest) (ocispec.Descri
 	}
 	desc.MediaType = m.MediaType
 	return desc, nil
-}
-
-// leads reports whether a record's image holds the manifest of another, or one with its config.
-func (g *Gate) leads(ctx context.Context, i images.Image, updated time.Time, image Image) bool {
-	for _, dgst := range g.contents.of(ctx, g.config.Store, i.Target, updated) {
-		if dgst == image.Digest || dgst == image.Config {
-			return true
-		}
-	}
-	return false
 }
 
 // maxContents is of how many images it is remembered what they hold.

@@ -29,6 +29,9 @@ type Image struct {
 	// not empty it is the manifests with that config, whatever they are for.
 	Platforms []ocispec.Platform
 	Config    digest.Digest
+	// Early ends the examination when the image is verified: what has not been examined then
+	// is not in the verdict.
+	Early bool
 }
 
 // Subject is a part of an image, or a referrer that is signed itself, by what was tied to it
@@ -41,7 +44,7 @@ type Subject struct {
 
 // Stored judges an image by what is stored, with the trusts of now. No registry is asked, and
 // nothing changed. It returns of what the verdict was made as well: as long as none of that
-// has changed, and no trust, another verdict would say the same but for the time of day. The
+// has changed, and no trust, another verdict would have the same result but for the time of day. The
 // error is errdefs.ErrNotFound where no manifest of the image that should be judged is stored.
 func (j *Judge) Stored(ctx context.Context, store stored.Store, image Image) (*verdict.Verdict, []Subject, error) {
 	if image.Selection.Denied() || image.Selection.Verify() == "" {
@@ -49,6 +52,7 @@ func (j *Judge) Stored(ctx context.Context, store stored.Store, image Image) (*v
 	}
 	s := storedCase{image: image, store: store, status: map[digest.Digest]labels.Status{}}
 	s.Case = j.Open(ctx, Config{Image: image.Name, Repository: image.Repository, Selection: image.Selection, Read: FromStore(store), ReadManifest: ManifestFromStore(store)})
+	s.early = image.Early
 	if err := s.addImage(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -70,18 +74,34 @@ type storedCase struct {
 	status    map[digest.Digest]labels.Status
 }
 
-// addImage goes down the image, and examines what is tied to each of its parts.
+// addImage goes down the image, and then examines what is tied to each of its parts.
 func (s *storedCase) addImage(ctx context.Context) error {
+	parts, err := s.walk(ctx)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if err := s.AddStored(ctx, s.store, part, nil); err != nil {
+			return err
+		}
+		if s.early && s.Holds() {
+			return nil
+		}
+	}
+	return nil
+}
+
+// walk names the indexes and manifests of the image that are judged.
+func (s *storedCase) walk(ctx context.Context) ([]ocispec.Descriptor, error) {
+	var parts []ocispec.Descriptor
 	root := s.image.Target
-	return stored.WalkImage(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	err := stored.WalkImage(ctx, root, func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		info, err := s.store.Info(ctx, desc.Digest)
 		if err != nil {
 			return nil, err
 		}
 		s.status[desc.Digest], _ = labels.ReadCheckmark(info.Labels)
-		if err := s.AddStored(ctx, s.store, desc, nil); err != nil {
-			return nil, err
-		}
+		parts = append(parts, desc)
 		if !artifact.IsIndex(desc.MediaType) {
 			if desc.Digest == root.Digest {
 				s.manifest(desc)
@@ -98,6 +118,7 @@ func (s *storedCase) addImage(ctx context.Context) error {
 		}
 		return below, nil
 	})
+	return parts, err
 }
 
 func (s *storedCase) manifest(desc ocispec.Descriptor, parents ...digest.Digest) {

@@ -97,6 +97,7 @@ type Case struct {
 	referrers []referrer
 	pieces    []verdict.Piece
 	looked    []Subject
+	early     bool // ends AddStored when the image is verified
 	cut       string
 	bytes     int64                // of evidence that was examined
 	weighed   map[blobKey]weighing // what was examined

@@ -45,7 +45,7 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 	c.look(subject.Digest, info.Labels)
 	for _, dgst := range labels.Referrers(info.Labels) {
 		switch since := labels.UnlistedSince(info.Labels, dgst); {
-		case c.full():
+		case c.full() || c.early && c.Holds():
 			return nil
 		case !since.IsZero():
 			c.noteOnce(subject.Digest, dgst, "it was withdrawn: the registry lists it no longer, since "+since.UTC().Format(time.RFC3339))

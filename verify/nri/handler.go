@@ -14,14 +14,14 @@ import (
 	"github.com/transfer-referrers/transfer-referrers/transfer/gate"
 )
 
-// judge is the part of a gate.Gate that a handler needs.
-type judge interface {
+// judger is the part of a gate.Gate that a handler needs.
+type judger interface {
 	Judge(ctx context.Context, image gate.Image) error
 }
 
 // handler answers NRI over one connection.
 type handler struct {
-	gate         judge
+	gate         judger
 	synchronized chan struct{} // is closed when NRI begins to ask
 	once         sync.Once
 
