@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/plugin"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/gate"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
 )
@@ -70,4 +71,24 @@ func activeLine(rules *policy.Policy, trusts *trust.Store) string {
 		line += "; trusts: " + strings.Join(states, ", ")
 	}
 	return line
+}
+
+// gateStatus says whether the creation of containers is judged, "" where no rule asks for it.
+func gateStatus(ic *plugin.InitContext, g *gate.Gate) string {
+	instances, err := ic.GetByType(gate.PluginType)
+	if err != nil && !errors.Is(err, plugin.ErrPluginNotFound) {
+		return "; gate: not active: " + err.Error()
+	}
+	for _, id := range slices.Sorted(maps.Keys(instances)) {
+		if c, ok := instances[id].(gate.Connector); ok {
+			if status := c.GateStatus(); status != "" {
+				return "; gate: " + status
+			}
+			return ""
+		}
+	}
+	if g.Judges() {
+		return "; gate: not active: this containerd was built without it, import the module verify"
+	}
+	return ""
 }

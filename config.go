@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/gate"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 	"github.com/transfer-referrers/transfer-referrers/transfer/trust"
@@ -42,6 +43,9 @@ type Config struct {
 	// Push carries referrers on every push. Default false: then a push carries
 	// them where its client selects them.
 	Push bool `toml:"push"`
+	// Gate says what becomes of a container whose image does not verify when it is
+	// created: "enforce" (default), "warn" or "off".
+	Gate gate.Mode `toml:"gate"`
 	// Rules are the policy; the first whose repositories match decides. None
 	// at all stand for one that takes signatures and attestations from
 	// everywhere.
@@ -68,6 +72,7 @@ func defaults() map[string]any {
 		"cosign_tags":              string(gather.CosignAuto),
 		"export":                   true,
 		"push":                     false,
+		"gate":                     string(gate.Enforce),
 	}
 }
 
@@ -95,6 +100,7 @@ func parseConfig(table map[string]any) (*Config, error) {
 		{"max_total_size", c.MaxTotalSize > 0, `a size above zero, such as "128MiB"`},
 		{"max_concurrent_downloads", c.MaxConcurrentDownloads > 0, "a number above zero, such as 3"},
 		{"cosign_tags", slices.Contains([]gather.CosignTags{gather.CosignAuto, gather.CosignAlways, gather.CosignNever}, c.CosignTags), `"auto", "always" or "never"`},
+		{"gate", slices.Contains(gate.Modes, c.Gate), `"enforce", "warn" or "off"`},
 	} {
 		if !check.ok {
 			return nil, badValue(check.key, table[check.key], check.how)

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/transfer-referrers/transfer-referrers/transfer/gate"
 	"github.com/transfer-referrers/transfer-referrers/transfer/gather"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
 )
@@ -44,6 +45,7 @@ func TestDefaults(t *testing.T) {
 		"cosign_tags":              "auto",
 		"export":                   true,
 		"push":                     false,
+		"gate":                     "enforce",
 	}
 	var got map[string]any
 	if err := toml.Unmarshal(printed, &got); err != nil {
@@ -60,7 +62,7 @@ func TestDefaults(t *testing.T) {
 		if c.limits() != gather.DefaultLimits {
 			t.Errorf("limits %+v, want %+v", c.limits(), gather.DefaultLimits)
 		}
-		if c.CosignTags != gather.CosignAuto || !c.Export || c.Push || len(c.Rules) > 0 || len(c.Local) > 0 {
+		if c.CosignTags != gather.CosignAuto || !c.Export || c.Push || c.Gate != gate.Enforce || len(c.Rules) > 0 || len(c.Local) > 0 {
 			t.Errorf("parsed %+v", c)
 		}
 	}
@@ -77,6 +79,7 @@ max_total_size = "1536 KiB"
 max_concurrent_downloads = 5
 cosign_tags = "never"
 export = false
+gate = "warn"
 
 [local]
 max_concurrent_downloads = 9
@@ -99,7 +102,7 @@ repositories = ["**"]
 	if c.limits() != limits {
 		t.Errorf("limits %+v, want %+v", c.limits(), limits)
 	}
-	if c.CosignTags != gather.CosignNever || c.Export || !c.Push || c.Local["max_concurrent_downloads"] != int64(9) {
+	if c.CosignTags != gather.CosignNever || c.Export || !c.Push || c.Gate != gate.Warn || c.Local["max_concurrent_downloads"] != int64(9) {
 		t.Errorf("parsed %+v", c)
 	}
 	p, err := policy.New(c.Rules)
@@ -137,7 +140,10 @@ func TestConfigRejects(t *testing.T) {
 		{"unknown cosign_tags", `cosign_tags = "sometimes"`, `cosign_tags = "sometimes"`, `"auto", "always" or "never"`},
 		{"empty cosign_tags", `cosign_tags = ""`, `cosign_tags = ""`, `"auto", "always" or "never"`},
 
-		{"unknown key", `timout = "5s"`, "unknown key timout: write one of cosign_tags, export, local, max_blob_size, ", ", or remove it"},
+		{"a gate of no mode", `gate = "on"`, `gate = "on"`, `"enforce", "warn" or "off"`},
+		{"an empty gate", `gate = ""`, `gate = ""`, `"enforce", "warn" or "off"`},
+		{"a gate of another type", `gate = true`, `gate = true`, "a string"},
+		{"unknown key", `timout = "5s"`, "unknown key timout: write one of cosign_tags, export, gate, local, max_blob_size, ", ", or remove it"},
 		{"unknown keys", "timout = \"5s\"\nmax_size = 1\nrule = 1", "unknown key max_size, rule, timout: write one of", "or remove it"},
 		{"unknown table", "[limits]\ntimeout = \"5s\"", "unknown key limits: write one of cosign_tags, ", ", or remove it"},
 		// A warning would let unsigned images in.

@@ -35,6 +35,7 @@ var (
 
 		"trust": {imports: []string{"policy", "evidence"}},
 		"judge": {imports: append([]string{"trust", "stored"}, values...)},
+		"gate":  {imports: append([]string{"judge", "stored"}, values...)},
 
 		"stored":   {imports: values},
 		"registry": {imports: append([]string{"outcome"}, facts...), http: true},
@@ -49,7 +50,7 @@ var (
 
 		"transfer": {imports: append([]string{"source", "gather", "push", "archive", "explain", "metrics", "stored", "ahead", "judge", "trust", "api"}, asking...)},
 		"service":  {imports: []string{"source", "archive"}},
-		"plugin":   {imports: append([]string{"transfer", "service", "gather", "metrics", "trust", "judge"}, values...), http: true},
+		"plugin":   {imports: append([]string{"transfer", "service", "gather", "metrics", "trust", "judge", "gate"}, values...), http: true},
 
 		"api":                {},
 		"internal/hostile":   {http: true},

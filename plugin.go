@@ -24,6 +24,7 @@
 //	transfer/trust      whom the operator trusts: keys, roots, identities
 //	transfer/judge      examining an image's evidence by those trusts
 //	transfer/verdict    requirements and evidence in, a verdict with reasons out
+//	transfer/gate       judging a container's image at its creation
 //	transfer/evidence   what may prove something, and what it proves
 //	transfer/artifact   facts about manifests from untrusted sources
 //	transfer/labels     the labels that tie referrers to their subjects
@@ -60,6 +61,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
 
 	"github.com/transfer-referrers/transfer-referrers/transfer"
+	"github.com/transfer-referrers/transfer-referrers/transfer/gate"
 	"github.com/transfer-referrers/transfer-referrers/transfer/judge"
 	"github.com/transfer-referrers/transfer-referrers/transfer/metrics"
 	"github.com/transfer-referrers/transfer-referrers/transfer/policy"
@@ -91,6 +93,7 @@ func init() {
 			plugins.DiffPlugin,
 			plugins.ImageVerifierPlugin,
 			plugins.SnapshotPlugin,
+			plugins.EventPlugin,
 			trust.VerifierPlugin,
 		},
 		Config: &table,
@@ -103,6 +106,7 @@ func init() {
 			plugins.TransferPlugin,
 			plugins.StreamingPlugin,
 			plugins.CRIServicePlugin, // looked at, where there is one
+			gate.PluginType,          // as well
 		},
 		InitFn: initService,
 	})
@@ -144,14 +148,17 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 		return nil, err
 	}
 	counted.SetTrusts(trustState(trusts))
-	return &guard{ic: ic, active: activeLine(rules, trusts), Transferrer: transfer.New(transfer.Config{
+	store, images, judges := m.ContentStore(), metadata.NewImageStore(m), judge.New(trusts, counted)
+	g := gate.New(gate.Config{Mode: config.Gate, Policy: rules, Judge: judges, Images: images, Store: store, Observer: counted})
+	watchImages(ic, g)
+	return &guard{ic: ic, active: activeLine(rules, trusts), gate: g, Transferrer: transfer.New(transfer.Config{
 		Local:       local,
-		Store:       m.ContentStore(),
+		Store:       store,
 		Transaction: transactions(m),
-		Images:      metadata.NewImageStore(m),
+		Images:      images,
 		Leases:      needed[plugins.LeasePlugin].(leases.Manager),
 		Policy:      rules,
-		Judge:       judge.New(trusts, counted),
+		Judge:       judges,
 		Limits:      config.limits(),
 		Cosign:      config.CosignTags,
 		Export:      config.Export,
@@ -176,6 +183,18 @@ func singles(ic *plugin.InitContext, types ...plugin.Type) (map[plugin.Type]any,
 	return out, nil
 }
 
+// watchImages has the gate read the records of images again when one has changed, and else not.
+func watchImages(ic *plugin.InitContext, g *gate.Gate) {
+	if !g.Judges() {
+		return
+	}
+	if e, err := ic.GetSingle(plugins.EventPlugin); err == nil {
+		if exchange, ok := e.(events.Subscriber); ok {
+			g.Watch(exchange.Subscribe(ic.Context, gate.ImageEvents))
+		}
+	}
+}
+
 // transactions has the stores of the database, which look for a transaction in the context,
 // write in one.
 func transactions(db *metadata.DB) func(context.Context, func(context.Context) error) error {
@@ -191,7 +210,13 @@ type guard struct {
 	ctransfer.Transferrer
 	ic     *plugin.InitContext
 	active string // says in one line what is enforced
+	gate   *gate.Gate
 }
+
+var _ gate.Provider = (*guard)(nil)
+
+// Gate implements gate.Provider.
+func (g *guard) Gate() *gate.Gate { return g.gate }
 
 func (g *guard) Transfer(ctx context.Context, src, dst any, opts ...ctransfer.Opt) error {
 	if enabled(g.ic, plugins.GRPCPlugin, stockServiceID) {
@@ -274,7 +299,7 @@ func initService(ic *plugin.InitContext) (any, error) {
 	}
 	active := "pulls through the transfer service bring them"
 	if g, ok := t.(*guard); ok {
-		active = g.active
+		active = g.active + gateStatus(ic, g.gate)
 	}
 	log.G(ic.Context).Info("referrers are active: " + active)
 	return service.New(t.(ctransfer.Transferrer), s.(streaming.StreamManager)), nil

@@ -58,6 +58,9 @@ type Config struct {
 	LogLevel string
 	// MayFail lets plugins fail to load.
 	MayFail bool
+	// NRI enables NRI, with a socket of the daemon's own: TOML within its table. Empty
+	// disables it.
+	NRI string
 	// More is TOML for other tables.
 	More string
 	// Disk gives the daemon's root a file system of its own, of so many bytes;

@@ -37,12 +37,19 @@ func (d *Daemon) node(file string) string {
 func (d *Daemon) opt() string { return filepath.Join(d.Dir, "opt") }
 func (d *Daemon) cni() string { return filepath.Join(d.Dir, "cni") }
 
+// NRISocket is where plugins of NRI connect, if NRI is enabled.
+func (d *Daemon) NRISocket() string { return filepath.Join(d.Dir, "nri.sock") }
+
 // own are tables that keep a daemon to its directory. By default containerd makes
 // /opt/containerd, CRI makes /etc/cni/net.d, and the socket of NRI lies in /var/run,
 // where two daemons that start at once take it from each other, and one of them ends.
 func (d *Daemon) own() []string {
+	nri := "  disable = true\n"
+	if d.config.NRI != "" {
+		nri = fmt.Sprintf("  socket_path = %q\n  plugin_path = %q\n  plugin_config_path = %[2]q\n%s\n", d.NRISocket(), filepath.Join(d.Dir, "nri"), d.config.NRI)
+	}
 	return []string{
-		"[plugins.\"io.containerd.nri.v1.nri\"]\n  disable = true\n",
+		"[plugins.\"io.containerd.nri.v1.nri\"]\n" + nri,
 		fmt.Sprintf("[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n", d.opt()),
 		fmt.Sprintf("[plugins.\"io.containerd.cri.v1.runtime\".cni]\n  conf_dir = %q\n", filepath.Join(d.cni(), "net.d")),
 	}

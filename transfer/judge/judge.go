@@ -57,6 +57,9 @@ func New(trusts *trust.Store, observer Observer) *Judge {
 	return &Judge{trusts: trusts, observer: observer, room: semaphore.NewWeighted(evidence.MaxSize), far: semaphore.NewWeighted(evidence.MaxSize)}
 }
 
+// Generation grows whenever a trust changes. It looks at the files of all trusts.
+func (j *Judge) Generation(ctx context.Context) uint64 { return j.trusts.Now(ctx).Generation }
+
 // ReadFunc reads a blob of evidence, and verifies that it is what the descriptor says.
 type ReadFunc func(context.Context, ocispec.Descriptor) ([]byte, error)
 
@@ -93,6 +96,8 @@ type Case struct {
 	unread    map[digest.Digest]bool // indexes of which it is not known what they name
 	referrers []referrer
 	pieces    []verdict.Piece
+	looked    []Subject
+	early     bool // ends AddStored when the image is verified
 	cut       string
 	bytes     int64                // of evidence that was examined
 	weighed   map[blobKey]weighing // what was examined

@@ -42,9 +42,10 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 	if err != nil {
 		return fmt.Errorf("subject %s: %w", subject.Digest, err)
 	}
+	c.look(subject.Digest, info.Labels)
 	for _, dgst := range labels.Referrers(info.Labels) {
 		switch since := labels.UnlistedSince(info.Labels, dgst, c.config.Repository); {
-		case c.full():
+		case c.full() || c.early && c.Holds():
 			return nil
 		case !since.IsZero():
 			c.noteOnce(subject.Digest, dgst, "it was withdrawn: the registry lists it no longer, since "+since.UTC().Format(time.RFC3339))
@@ -68,6 +69,21 @@ func (c *Case) addStored(ctx context.Context, store stored.Store, subject ocispe
 		}
 	}
 	return nil
+}
+
+// look remembers what was tied to a subject when it was looked at.
+func (c *Case) look(subject digest.Digest, of map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looked = append(c.looked, Subject{subject, labels.Fingerprint(of)})
+}
+
+// Subjects returns the subjects that AddStored has looked at, and the referrers whose own
+// signatures it has.
+func (c *Case) Subjects() []Subject {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.looked)
 }
 
 func readReferrer(ctx context.Context, store stored.Store, dgst digest.Digest) (ocispec.Descriptor, *artifact.Manifest, error) {

@@ -40,6 +40,10 @@ type Metrics struct {
 	evidence *prometheus.CounterVec
 	withheld prometheus.Histogram
 	trusts   trusts
+
+	creations *prometheus.CounterVec
+	judging   prometheus.Histogram
+	connected prometheus.Gauge
 }
 
 var (
@@ -49,6 +53,9 @@ var (
 
 // waitBuckets are in seconds. The default of the key timeout is 30.
 var waitBuckets = []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+// judgingBuckets are in seconds. The creation of a container waits a second at most.
+var judgingBuckets = []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1}
 
 // New returns instruments that stand at zero.
 func New() *Metrics {
@@ -74,6 +81,11 @@ func New() *Metrics {
 	m.evidence = counter("evidence_total", "Signatures and attestations that were examined, by format and result.", "format", "result")
 	m.withheld = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "withheld_seconds",
 		Help: "Seconds that the layers of an image were withheld until its verdict.", Buckets: waitBuckets})
+	m.creations = counter("gate_verdicts_total", "Verdicts on the images of containers that were about to be created, by result and mode.", "result", "mode")
+	m.judging = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "transfer", Subsystem: "referrers", Name: "gate_seconds",
+		Help: "Seconds that a container waited for the verdict on its image.", Buckets: judgingBuckets})
+	m.connected = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "transfer", Subsystem: "referrers", Name: "gate_connected",
+		Help: "1 where the creation of containers is judged, else 0."})
 	m.zero()
 	return m
 }
@@ -127,7 +139,9 @@ func (m *Metrics) zero() {
 	for _, mode := range []policy.Verify{policy.VerifyEnforce, policy.VerifyWarn} {
 		for _, result := range []verdict.Result{verdict.Verified, verdict.Refused} {
 			m.verdicts.WithLabelValues(string(result), string(mode))
+			m.creations.WithLabelValues(string(result), string(mode))
 		}
+		m.creations.WithLabelValues(unjudged, string(mode))
 	}
 	for _, f := range evidence.Formats {
 		for _, result := range evidence.Results {
@@ -137,7 +151,7 @@ func (m *Metrics) zero() {
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals, m.connections, m.protocols, m.tokens, m.verdicts, m.evidence, m.withheld, &m.trusts}
+	return []prometheus.Collector{m.pulls, m.listings, m.taken, m.bytes, m.wait, m.requests, m.refusals, m.connections, m.protocols, m.tokens, m.verdicts, m.evidence, m.withheld, &m.trusts, m.creations, m.judging, m.connected}
 }
 
 // Describe implements prometheus.Collector.

@@ -99,3 +99,17 @@ func ImageManifests(ctx context.Context, store Store, desc ocispec.Descriptor) (
 	}
 	return out, nil
 }
+
+// ConfigOf returns the digest of the config of an image's manifest that is stored, "" where it
+// cannot be read.
+func ConfigOf(ctx context.Context, store Store, manifest ocispec.Descriptor) digest.Digest {
+	data, err := ReadManifest(ctx, store, manifest)
+	if err != nil {
+		return ""
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return ""
+	}
+	return m.Config.Digest
+}
