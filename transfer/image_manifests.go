@@ -187,7 +187,7 @@ func (q *query) addChildren(index ocispec.Descriptor, children []ocispec.Descrip
 		return
 	}
 	for _, child := range children {
-		if artifact.IsBuildKitEntry(child) || child.Platform != nil && !wanted.Match(*child.Platform) {
+		if isBeside(child, wanted) {
 			continue
 		}
 		platform := ""
@@ -203,6 +203,13 @@ func (q *query) addChildren(index ocispec.Descriptor, children []ocispec.Descrip
 	if q.verification != nil {
 		q.verification.IndexRead(index.Digest)
 	}
+}
+
+// isBeside reports whether a manifest or index of an image is none that the pull is for: of
+// another platform, or BuildKit's attestation of one. Nobody is asked about it, and no evidence
+// is needed for it; nothing can be run of it either.
+func isBeside(desc ocispec.Descriptor, wanted platforms.Matcher) bool {
+	return artifact.IsBuildKitEntry(desc) || desc.Platform != nil && !wanted.Match(*desc.Platform)
 }
 
 // matcher returns what tells the platforms from others; none means all.

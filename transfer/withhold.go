@@ -46,8 +46,7 @@ func (p *pull) withhold(ctx context.Context, desc ocispec.Descriptor, children [
 	if children[0].MediaType == docker.LegacyConfigMediaType { // the config comes first
 		return p.refuse(p.converted())
 	}
-	foreign := artifact.IsBuildKitEntry(desc) || desc.Platform != nil && !wanted.Match(*desc.Platform)
-	if !foreign && !p.verification.HasManifest(desc.Digest) {
+	if !isBeside(desc, wanted) && !p.verification.HasManifest(desc.Digest) {
 		p.verification.Manifest(desc.Digest, "") // which nothing told of: it needs evidence of its own
 	}
 	p.held.mu.Lock()
