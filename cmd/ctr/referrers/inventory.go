@@ -187,9 +187,10 @@ func readImage(ctx context.Context, client *containerd.Client, used usedImage) (
 
 // sort puts each referrer into its list, once, whatever it refers to.
 func (i *inventoryImage) sort(referrers []stored.Referrer, predicates func(stored.Referrer) []string) {
+	subjects := subjectsOf(referrers)
 	for _, r := range flat(referrers) {
 		entry := inventoryReferrer{
-			Digest: r.Digest, ArtifactType: r.ArtifactType, Subjects: subjectsOf(referrers, r.Digest),
+			Digest: r.Digest, ArtifactType: r.ArtifactType, Subjects: subjects[r.Digest],
 			PredicateTypes: predicates(r), Size: r.Size + r.ContentSize, Unlisted: r.Unlisted,
 		}
 		list := &i.Other
@@ -205,21 +206,22 @@ func (i *inventoryImage) sort(referrers []stored.Referrer, predicates func(store
 	}
 }
 
-// subjectsOf returns all that a referrer refers to, sorted.
-func subjectsOf(referrers []stored.Referrer, dgst digest.Digest) []digest.Digest {
-	var out []digest.Digest
+// subjectsOf returns all that each referrer refers to, sorted.
+func subjectsOf(referrers []stored.Referrer) map[digest.Digest][]digest.Digest {
+	out := map[digest.Digest][]digest.Digest{}
 	var walk func([]stored.Referrer)
 	walk = func(list []stored.Referrer) {
 		for _, r := range list {
-			if r.Digest == dgst {
-				out = append(out, r.Subject)
-			}
+			out[r.Digest] = append(out[r.Digest], r.Subject)
 			walk(r.Referrers)
 		}
 	}
 	walk(referrers)
-	slices.Sort(out)
-	return slices.Compact(out)
+	for dgst, subjects := range out {
+		slices.Sort(subjects)
+		out[dgst] = slices.Compact(subjects)
+	}
+	return out
 }
 
 // predicateTypes returns what a referrer's manifest says that it attests, sorted; none where it
