@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/reference"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -53,7 +54,8 @@ func (g *Gate) Watch(changed <-chan *events.Envelope, ended <-chan error) {
 			select {
 			case <-changed:
 				g.changes.Add(1)
-			case <-ended: // with the daemon, or where the events are lost
+			case err := <-ended: // with the daemon, or where events are lost
+				log.L.WithError(err).Debug("referrers: the gate gets no events of images, and lists them for each container")
 				return
 			}
 		}

@@ -85,6 +85,16 @@ func (s *shelf) trusts(key *sigstoretest.Key) {
 // gate is one with a rule for the repository.
 func (s *shelf) gate(mode gate.Mode) *gate.Gate {
 	s.tb.Helper()
+	return s.open(mode, nil)
+}
+
+func (s *shelf) observed(o gate.Observer) *gate.Gate {
+	s.tb.Helper()
+	return s.open(gate.Enforce, o)
+}
+
+func (s *shelf) open(mode gate.Mode, o gate.Observer) *gate.Gate {
+	s.tb.Helper()
 	trusts, err := trust.Open(map[string]trust.Config{"ci": {Keys: []string{s.trust}}}, &sigstore.Loader{})
 	if err != nil {
 		s.tb.Fatal(err)
@@ -93,7 +103,7 @@ func (s *shelf) gate(mode gate.Mode) *gate.Gate {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	g := gate.New(gate.Config{Mode: mode, Policy: p, Judge: judge.New(trusts, nil), Images: s.images, Store: s.store})
+	g := gate.New(gate.Config{Mode: mode, Policy: p, Judge: judge.New(trusts, nil), Images: s.images, Store: s.store, Observer: o})
 	g.Watch(s.events.Subscribe(s.ctx, gate.ImageEvents))
 	return g
 }

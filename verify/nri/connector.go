@@ -102,26 +102,28 @@ var errLost = errors.New("NRI has closed it")
 // serve connects, and judges containers until the connection is lost. It reports whether there
 // was one.
 func (c *connector) serve(ctx context.Context) (was bool, err error) {
-	conn, err := dial(ctx, c.path)
+	dialed, err := dial(ctx, c.path)
 	if err != nil {
 		return false, err
 	}
+	conn := &watched{Conn: dialed, closed: make(chan struct{})}
 	defer func() { _ = conn.Close() }() // NRI's end has closed it, or sees that
-	lost := make(chan struct{})
-	var once sync.Once
+	lost := conn.closed
 	h := &handler{gate: c.gate, synchronized: make(chan struct{})}
 	s, err := stub.New(h, stub.WithPluginName(Name), stub.WithPluginIdx(Index), stub.WithConnection(conn),
-		stub.WithOnClose(func() { once.Do(func() { close(lost) }) }), stub.WithLogger(quiet{}))
+		stub.WithOnClose(func() { _ = conn.Close() }), stub.WithLogger(quiet{}))
 	if err != nil {
 		return false, err
 	}
 	started := make(chan error, 1)
-	go func() { started <- s.Start(ctx) }() // it waits without end where NRI accepts, and goes
+	go func() { started <- s.Start(ctx) }() // it never returns where NRI accepts the plugin and is gone then
 	select {
 	case err := <-started:
 		if err != nil {
 			return false, err
 		}
+	case <-lost:
+		return false, errLost
 	case <-time.After(maxRegistration):
 		return false, fmt.Errorf("it has not accepted the plugin within %s", maxRegistration)
 	case <-ctx.Done():
@@ -144,6 +146,18 @@ func (c *connector) serve(ctx context.Context) (was bool, err error) {
 	case <-ctx.Done():
 		return true, ctx.Err()
 	}
+}
+
+// watched is a connection that tells when it was closed, as it is once it can be read no more.
+type watched struct {
+	net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (w *watched) Close() error {
+	defer w.once.Do(func() { close(w.closed) })
+	return w.Conn.Close()
 }
 
 // dial connects to the socket if this process serves it: another daemon's containers have their
