@@ -44,6 +44,11 @@ func TestGateJudgesContainers(t *testing.T) {
 			t.Errorf("%v containers were %s, want %v", got, result, want)
 		}
 	}
+	for _, query := range alerts(t) {
+		if err := answers(query, metrics); strings.Contains(query, ofTheGate) && err != nil {
+			t.Errorf("alert %s: %v", query, err)
+		}
+	}
 }
 
 // What was imported, and then tagged into a ruled repository, is refused under the new name and
