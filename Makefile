@@ -94,9 +94,9 @@ test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2
 
 soak: ## kill the daemon KILLS times in pulls, pull and remove PULLS times, from 50 registries as well; say what was lost (needs root)
 	@mkdir -p $(TESTBIN)
-	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr
+	cd cmd && $(GO) build -o $(TESTBIN)/ ./containerd ./ctr github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	cd integration && TRANSFER_REFERRERS_BIN=$(TESTBIN) TRANSFER_REFERRERS_KILLS=$(KILLS) TRANSFER_REFERRERS_PULLS=$(PULLS) TRANSFER_REFERRERS_SEED=$(SEED) \
-		$(GO) test -count=1 -v -timeout 3h -run '^(TestPullThatIsKilled|TestPullsLeakNothing)' .
+		$(GO) test -count=1 -v -timeout 3h -run '^(TestPullThatIsKilled|TestPullsLeakNothing|TestGateThroughKills)' .
 
 release: $(TOOLS)/cyclonedx-gomod ## dist/: archives for linux, bills of materials, checksums (VERSION=, ARCHS=)
 	TAGS='$(TAGS)' PATH="$(TOOLS):$$PATH" release/archive
