@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -42,6 +43,11 @@ func TestGateJudgesContainers(t *testing.T) {
 	for result, want := range map[string]float64{"verified": 2, "refused": 1, "unjudged": 0} {
 		if got := metrics.value("transfer_referrers_gate_verdicts_total", "result="+result, "mode=enforce"); got != want {
 			t.Errorf("%v containers were %s, want %v", got, result, want)
+		}
+	}
+	for _, query := range alerts(t) {
+		if err := answers(query, metrics); strings.Contains(query, ofTheGate) && err != nil {
+			t.Errorf("alert %s: %v", query, err)
 		}
 	}
 }
@@ -230,4 +236,67 @@ func (n *criNode) known(t *testing.T, name string) error {
 		err = fmt.Errorf("CRI does not know the image %s", name)
 	}
 	return err
+}
+
+// A daemon that is killed at any moment lets no container of a refused image be created: not
+// while it is judged, and not before the gate of the next is connected.
+func TestGateThroughKills(t *testing.T) {
+	kills := long(t, "TRANSFER_REFERRERS_KILLS", 10)
+	key := sigstoretest.NewKey(t)
+	reg := startRegistry(t, registry.Olareg)
+	signed, unsigned := pushRunnable(t, reg, "app", "signed"), pushRunnable(t, reg, "app", "unsigned")
+	signBundle(t, signed, key)
+	n := startNode(t, reg, required, ciSigned(trustedKeys(t, "ci", key.PEM)))
+	n.connected(t, 1)
+	n.pull(t, signed.name)
+	n.ctr(t, "images", "pull", "--local", unsigned.name)
+	eventually(t, patience, func() error { return n.known(t, unsigned.name) })
+	created, refused := 0, 0
+	for kill := range kills {
+		ended := make(chan struct{})
+		go func() {
+			time.Sleep(time.Duration(kill*37%400) * time.Millisecond)
+			if err := n.Kill(); err != nil {
+				t.Error(err)
+			}
+			close(ended)
+		}()
+		for alive := true; alive; {
+			if _, err := n.create(t, unsigned.name); err == nil {
+				t.Fatal("a container of an image that is refused was created")
+			} else if strings.Contains(err.Error(), "SignatureValidationFailed: ") {
+				refused++
+			}
+			if kill%2 == 0 { // also between containers that are created
+				if id, err := n.create(t, signed.name); err == nil {
+					created++
+					_, _ = n.runtime.RemoveContainer(testContext(t), &cri.RemoveContainerRequest{ContainerId: id})
+				}
+			}
+			select {
+			case <-ended:
+				alive = false
+			default:
+			}
+		}
+		if err := n.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.connect(t)
+	}
+	n.connected(t, 1)
+	list, err := n.runtime.ListContainers(testContext(t), &cri.ListContainersRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range list.Containers {
+		if c.Image.GetUserSpecifiedImage() == unsigned.name || c.Image.GetImage() == unsigned.name {
+			t.Errorf("there is a container of the refused image: %v", c)
+		}
+	}
+	t.Logf("%d kills: %d containers were created, %d refused", kills, created, refused)
+	if created == 0 || refused == 0 {
+		t.Error("nothing was created, or nothing refused")
+	}
+	n.runs(t, signed.name)
 }

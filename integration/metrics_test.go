@@ -333,11 +333,17 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, query := range alerts(t) {
+		if strings.Contains(query, ofTheGate) { // TestGateJudgesContainers moves those
+			continue
+		}
 		if err := answers(query, after); err != nil {
 			t.Errorf("alert %s: %v", query, err)
 		}
 	}
 }
+
+// ofTheGate is what metrics of the gate begin with.
+const ofTheGate = "transfer_referrers_gate_"
 
 // A plugin that is inert registers nothing.
 func TestMetricsOfAnInertPlugin(t *testing.T) {

@@ -72,6 +72,7 @@ func TestTroubleshooting(t *testing.T) {
 	s.images()
 	s.verifications()
 	s.trusts()
+	s.gates()
 
 	all := s.texts.String()
 	readme := readDoc(t, "../README.md")
@@ -89,6 +90,16 @@ func TestTroubleshooting(t *testing.T) {
 		if !regexp.MustCompile(pattern).MatchString(all) {
 			t.Errorf("nothing says: %s", h[1])
 		}
+	}
+}
+
+// gates are daemons whose gate is not active, is not required, and is off where it is.
+func (s *said) gates() {
+	denied := ruleFor("registry.example.com/denied/**", "deny = true")
+	for _, tc := range []struct{ nri, plugin string }{{"", ""}, {unrequired, ""}, {required, `gate = "off"`}} {
+		config := active(tc.plugin + denied)
+		config.NRI = tc.nri
+		s.add(startDaemon(s.t, config).Log())
 	}
 }
 

@@ -381,6 +381,19 @@ func TestImagesThatCannotBeJudged(t *testing.T) {
 	}
 }
 
+// An image that no rule is for is not refused for what cannot be read of it.
+func TestUnruledImagesNeedNotBeRead(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Enforce, 0, signed(prod, policy.VerifyEnforce))
+	missing := digest.FromString("missing")
+	n.want(Image{unruledName, missing, missing})
+	n.want(Image{"", missing, missing})
+	n.tag(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: missing, Size: 7}, unruledName)
+	n.want(Image{unruledName, missing, missing})
+	n.tag(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: missing, Size: 7}, ruledName)
+	n.want(Image{unruledName, missing, missing}, "could not be judged")
+}
+
 // The modes of the gate and of the rule: the milder holds.
 func TestModes(t *testing.T) {
 	t.Parallel()

@@ -120,11 +120,7 @@ func (g *Gate) names(ctx context.Context, image Image) ([]record, error) {
 	}
 	own := slices.ContainsFunc(out, func(r record) bool { return r.name == image.Name })
 	if !own && image.Digest != "" {
-		target, err := g.describe(ctx, image.Digest)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, recordOf(image.String(), target))
+		out = append(out, recordOf(image.String(), g.describe(ctx, image.Digest)))
 	}
 	// CRI names each image by its config's digest as well, which is in no repository.
 	if slices.ContainsFunc(out, func(r record) bool { return !r.isDigest() }) {
@@ -160,23 +156,23 @@ func (r record) isDigest() bool { return digest.Digest(r.name).Validate() == nil
 // beside reports whether two records are of one repository.
 func (r record) beside(other record) bool { return r.normalized == other.normalized }
 
-// describe returns the descriptor of an index or manifest that is stored.
-func (g *Gate) describe(ctx context.Context, dgst digest.Digest) (ocispec.Descriptor, error) {
+// describe returns the descriptor of an index or manifest. Where it cannot be read it has no more
+// than the digest, of which a rule that verifies finds nothing.
+func (g *Gate) describe(ctx context.Context, dgst digest.Digest) ocispec.Descriptor {
+	desc := ocispec.Descriptor{Digest: dgst}
 	info, err := g.config.Store.Info(ctx, dgst)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return desc
 	}
-	desc := ocispec.Descriptor{Digest: dgst, Size: info.Size}
+	desc.Size = info.Size
 	data, err := stored.ReadBlob(ctx, g.config.Store, desc, artifact.MaxManifestSize)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return desc
 	}
-	m, err := artifact.Parse(data, "")
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	if m, err := artifact.Parse(data, ""); err == nil {
+		desc.MediaType = m.MediaType
 	}
-	desc.MediaType = m.MediaType
-	return desc, nil
+	return desc
 }
 
 // maxContents is of how many images it is remembered what they hold.

@@ -4,7 +4,6 @@ package nri
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -35,17 +34,9 @@ func init() {
 }
 
 func initGate(ic *plugin.InitContext) (any, error) {
-	p := ic.Plugins().Get(plugins.TransferPlugin, transferID)
-	if p == nil {
-		return nil, fmt.Errorf("there are no rules to judge containers by: %w", plugin.ErrSkipPlugin)
-	}
-	instance, err := p.Instance()
+	provider, err := provider(ic)
 	if err != nil {
-		return nil, fmt.Errorf("there are no rules to judge containers by: %w", errors.Join(err, plugin.ErrSkipPlugin))
-	}
-	provider, ok := instance.(gate.Provider)
-	if !ok {
-		return nil, fmt.Errorf("%s is another's: %w", p.Registration.URI(), plugin.ErrSkipPlugin)
+		return nil, err
 	}
 	g := provider.Gate()
 	s := look(ic)
@@ -64,6 +55,18 @@ func initGate(ic *plugin.InitContext) (any, error) {
 	}
 	c.start(context.WithoutCancel(ic.Context))
 	return c, nil
+}
+
+// provider returns the plugin that has the rules. Where it is not active it has said why.
+func provider(ic *plugin.InitContext) (gate.Provider, error) {
+	if p := ic.Plugins().Get(plugins.TransferPlugin, transferID); p != nil {
+		if instance, err := p.Instance(); err == nil {
+			if provider, ok := instance.(gate.Provider); ok {
+				return provider, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("there are no rules to judge containers by: %w", plugin.ErrSkipPlugin)
 }
 
 // requirement is what has NRI refuse containers while the gate is not there.
