@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/events/exchange"
@@ -199,12 +200,60 @@ func BenchmarkCreation(b *testing.B) {
 				judges(b, g)
 			}
 		})
+		b.Run(name+"changed", func(b *testing.B) { // a record of some image was written
+			g := s.gate(gate.Enforce)
+			judges(b, g)
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				label := map[string]string{"n": fmt.Sprint(i)}
+				if _, err := s.images.Update(s.ctx, images.Image{Name: image.Name, Target: index, Labels: label}, "labels.n"); err != nil {
+					b.Fatal(err)
+				}
+				time.Sleep(time.Millisecond) // for the event
+				b.StartTimer()
+				judges(b, g)
+			}
+		})
+		b.Run(name+"refused", func(b *testing.B) { // all evidence is examined, in vain
+			s.trusts(sigstoretest.NewKey(b))
+			defer s.trusts(s.key)
+			for b.Loop() {
+				b.StopTimer()
+				g := s.gate(gate.Enforce)
+				g.Prepare(s.ctx)
+				b.StartTimer()
+				if g.Judge(s.ctx, image) == nil {
+					b.Fatal("it is not refused")
+				}
+			}
+		})
 		b.Run(name+"first", func(b *testing.B) { // before the gate has read what images hold
 			for b.Loop() {
 				b.StopTimer()
 				g := s.gate(gate.Enforce)
 				b.StartTimer()
 				judges(b, g)
+			}
+		})
+	}
+}
+
+// BenchmarkNRI is a creation as NRI sees it: with the gate, and without.
+func BenchmarkNRI(b *testing.B) {
+	s := newShelf(b)
+	image, index := s.add(repository + ":v1")
+	s.sign(index, s.key)
+	for _, gated := range []bool{false, true} {
+		b.Run(fmt.Sprintf("gate=%t", gated), func(b *testing.B) {
+			r := startNRI(b)
+			if gated {
+				startGate(b, s.gate(gate.Enforce), r.socket)
+				r.want(b, image, "")
+			}
+			for b.Loop() {
+				if err := r.create("c", image); (err == nil) != gated { // its validator asks for the gate
+					b.Fatal(err)
+				}
 			}
 		})
 	}

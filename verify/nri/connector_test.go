@@ -32,7 +32,7 @@ type runtime struct {
 }
 
 // startNRI starts NRI, which refuses containers while the gate is not there.
-func startNRI(t *testing.T) *runtime {
+func startNRI(t testing.TB) *runtime {
 	t.Helper()
 	nrilog.Set(quiet{})
 	dir, err := os.MkdirTemp("", "nri-") // the path of a socket is short
@@ -70,7 +70,7 @@ func (r *runtime) create(id string, image gate.Image) error {
 }
 
 // want creates a container until NRI answers as it should: the gate may be about to connect.
-func (r *runtime) want(t *testing.T, image gate.Image, says string) {
+func (r *runtime) want(t testing.TB, image gate.Image, says string) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -129,7 +129,7 @@ func (r *relay) cut() int {
 	return n
 }
 
-func startGate(t *testing.T, g *gate.Gate, socket string) *connector {
+func startGate(t testing.TB, g *gate.Gate, socket string) *connector {
 	t.Helper()
 	c := &connector{gate: g, path: socket}
 	c.start(t.Context())
