@@ -53,7 +53,7 @@ func (j *judgedRecords) judge(ctx context.Context, image images.Image) error {
 	if judged, err := reference.Parse(j.except); err == nil && policy.SameRepository(judged.Locator, spec.Locator) {
 		return nil
 	}
-	v, err := j.t.verifyStored(ctx, image, j.platforms, len(j.platforms) == 0)
+	v, err := j.t.verifyStored(ctx, image, j.platforms, len(j.platforms) == 0, true)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", image.Name, err)
 	}

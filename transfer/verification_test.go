@@ -317,7 +317,7 @@ func TestCopyTakesBackNoWithdrawal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := b.verifyingPuller(5*time.Second).verifyStored(b.ctx, image, nil, true)
+		v, err := b.verifyingPuller(5*time.Second).verifyStored(b.ctx, image, nil, true, false)
 		if err != nil || v.Result != want {
 			t.Errorf("stored, %s is %s, %v; want %s", ref, v.Result, err, want)
 		}

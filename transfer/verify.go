@@ -21,7 +21,7 @@ func (t *Transferrer) verify(ctx context.Context, src transfer.ImageGetter, dst 
 	if err != nil {
 		return err
 	}
-	v, err := t.verifyStored(ctx, image, dst.Platforms(), dst.AllPlatforms())
+	v, err := t.verifyStored(ctx, image, dst.Platforms(), dst.AllPlatforms(), false)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", image.Name, err)
 	}
@@ -38,7 +38,9 @@ func (t *Transferrer) unselected(name string) bool {
 	return err == nil && selection.Empty()
 }
 
-func (t *Transferrer) verifyStored(ctx context.Context, image images.Image, wanted []ocispec.Platform, all bool) (*verdict.Verdict, error) {
+// verifyStored judges an image by what is stored, for the platforms that are wanted or for all
+// that are stored. incoming says that an import brings it, so that it has no record yet.
+func (t *Transferrer) verifyStored(ctx context.Context, image images.Image, wanted []ocispec.Platform, all, incoming bool) (*verdict.Verdict, error) {
 	spec, err := reference.Parse(image.Name)
 	if err != nil {
 		return nil, fmt.Errorf("its name tells no repository, so that no rule can be found for it: %w", err)
@@ -50,6 +52,6 @@ func (t *Transferrer) verifyStored(ctx context.Context, image images.Image, want
 	if !all {
 		wanted = orDefault(wanted)
 	}
-	v, _, err := t.config.Judge.Stored(ctx, t.config.Store, judge.Image{Name: image.Name, Repository: spec.Locator, Target: image.Target, Selection: selection, Platforms: wanted})
+	v, _, err := t.config.Judge.Stored(ctx, t.config.Store, judge.Image{Name: image.Name, Repository: spec.Locator, Target: image.Target, Selection: selection, Platforms: wanted, Incoming: incoming})
 	return v, err
 }

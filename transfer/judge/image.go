@@ -32,6 +32,8 @@ type Image struct {
 	// Early ends the examination when the image is verified: what has not been examined then
 	// is not in the verdict.
 	Early bool
+	// Incoming says that the image has no record yet: an import brings it.
+	Incoming bool
 }
 
 // Subject is a part of an image, or a referrer that is signed itself, by what was tied to it
@@ -51,7 +53,7 @@ func (j *Judge) Stored(ctx context.Context, store stored.Store, image Image) (*v
 		return (&verdict.Case{Image: image.Name, Selection: image.Selection}).Judge(), nil, nil
 	}
 	s := storedCase{image: image, store: store, status: map[digest.Digest]labels.Status{}}
-	s.Case = j.Open(ctx, Config{Image: image.Name, Repository: image.Repository, Selection: image.Selection, Read: FromStore(store), ReadManifest: ManifestFromStore(store)})
+	s.Case = j.Open(ctx, Config{Image: image.Name, Repository: image.Repository, Selection: image.Selection, Read: FromStore(store), ReadManifest: ManifestFromStore(store), Recorded: !image.Incoming})
 	s.early = image.Early
 	if err := s.addImage(ctx); err != nil {
 		return nil, nil, err

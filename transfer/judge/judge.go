@@ -71,6 +71,8 @@ type Config struct {
 	Selection *policy.Selection
 	// Read reads a blob of evidence, and ReadManifest a referrer's manifest.
 	Read, ReadManifest ReadFunc
+	// Recorded says that the image is judged as it is stored, and not as it comes in.
+	Recorded bool
 	// Far says that they may read from a registry, for as long as that takes.
 	Far bool
 }
@@ -492,7 +494,7 @@ func (c *Case) now(status func(digest.Digest) (labels.Status, string)) *verdict.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := &verdict.Case{
-		Image: c.config.Image, Selection: c.config.Selection, Status: status, Cut: c.cut,
+		Image: c.config.Image, Selection: c.config.Selection, Status: status, Cut: c.cut, Stored: c.config.Recorded,
 		Manifests: slices.Clone(c.manifests), Pieces: slices.Clone(c.pieces),
 	}
 	for i := range out.Manifests {

@@ -57,8 +57,24 @@ func (c *Case) reasonOf(m ManifestVerdict, i int, n Need) string {
 	if len(n.Identities) > 0 {
 		has = fmt.Sprintf("%d counts, by %s", len(n.Identities), shortHex(strings.Join(n.Identities, ", ")))
 	}
-	return fmt.Sprintf("image %s is refused: %s needs %s of %s, and %s: %s. %s; every reason: ctr referrers explain %s",
-		c.Image, c.Selection.RuleName(), n.Requirement, what, has, found, remedy, c.Image)
+	return fmt.Sprintf("image %s is refused: %s needs %s of %s, and %s: %s. %s; every reason: ctr referrers %s %s",
+		c.Image, c.Selection.RuleName(), n.Requirement, what, has, found, remedy, c.tells(), c.Image)
+}
+
+// tells is the command that tells every reason: explain asks the registry, as a pull does.
+func (c *Case) tells() string {
+	if c.Stored {
+		return "verify"
+	}
+	return "explain"
+}
+
+// again is what to do once the registry has what was missing.
+func (c *Case) again() string {
+	if c.Stored {
+		return "and fetch its referrers"
+	}
+	return "and pull again"
 }
 
 // instead says what was found in place of what is needed, and the remedy.
@@ -82,9 +98,9 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 	switch {
 	case doubt != "":
 		parts = append([]string{doubt}, parts...)
-		remedy = "See to the registry, and pull again"
+		remedy = "See to the registry, " + c.again()
 	case len(parts) == 0:
-		parts, remedy = []string{"nothing of the kind refers to it"}, "Have it signed, and pull again"
+		parts, remedy = []string{"nothing of the kind refers to it"}, "Have it signed, " + c.again()
 	default:
 		remedy = "Have it signed by whom the rule names, or mend the rule's trust"
 	}

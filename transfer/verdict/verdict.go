@@ -46,6 +46,8 @@ type Case struct {
 	Pieces    []Piece
 	// Status says how well the referrers of a subject are known, and why no better.
 	Status func(digest.Digest) (status labels.Status, why string)
+	// Stored says that the image is judged by what is stored, and not as it is pulled.
+	Stored bool
 	// Cut says why there may be more evidence than Pieces, "" where that is not so.
 	Cut string
 

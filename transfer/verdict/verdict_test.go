@@ -301,3 +301,19 @@ func TestReasonNamesFirstWhatNearlyCounts(t *testing.T) {
 		}
 	}
 }
+
+// A refusal names the command that tells more without a registry where the image is stored, and
+// what a pull cannot mend there.
+func TestReasonOfAStoredImage(t *testing.T) {
+	t.Parallel()
+	s := selection(t, policy.Rule{Signed: []policy.Signed{{By: []string{"release"}}}})
+	for stored, want := range map[bool]string{
+		true:  "Have it signed, and fetch its referrers; every reason: ctr referrers verify " + repository + ":v1",
+		false: "Have it signed, and pull again; every reason: ctr referrers explain " + repository + ":v1",
+	} {
+		c := verdict.Case{Image: repository + ":v1", Selection: s, Stored: stored, Manifests: []verdict.Manifest{{Digest: amd64}}}
+		if reason := c.Judge().Reason; !strings.HasSuffix(reason, want) {
+			t.Errorf("stored: %v: %q, want it to end with %q", stored, reason, want)
+		}
+	}
+}
