@@ -86,7 +86,7 @@ test-unit: ## tests that need nothing but Go
 	cd cmd && $(GO) test $(RACE) ./...
 
 # Tests of containers skip themselves where there is no runc.
-test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 ## tests with a real daemon and real registries (needs root; runc for containers)
+test-integration: $(TOOLS)/oras $(TOOLS)/regctl $(TOOLS)/cosign $(TOOLS)/cosign2 $(TOOLS)/cyclonedx-gomod ## tests with a real daemon and real registries (needs root; runc for containers)
 	@mkdir -p $(DAEMONS)/stock
 	cd $(if $(CONTAINERD),cmd/lts,cmd) && $(if $(CONTAINERD)$(if $(RACE),,static),$(STATIC),$(GO) build $(RACE)) -o $(DAEMONS)/ ./containerd && $(STATIC) -o $(DAEMONS)/stock/ github.com/containerd/containerd/v2/cmd/containerd
 	cd cmd && $(STATIC) -o $(DAEMONS)/ ./ctr github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
