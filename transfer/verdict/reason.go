@@ -100,7 +100,7 @@ func (c *Case) instead(manifest digest.Digest, requirement int) (found, remedy s
 		parts = append([]string{doubt}, parts...)
 		remedy = "See to the registry, " + c.again()
 	case len(parts) == 0:
-		parts, remedy = []string{"nothing of the kind refers to it"}, "Have it signed, " + c.again()
+		parts, remedy = []string{"nothing of the kind refers to it"}, "Have it signed, "+c.again()
 	default:
 		remedy = "Have it signed by whom the rule names, or mend the rule's trust"
 	}
