@@ -2,11 +2,9 @@ package explain
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/containerd/v2/core/streaming"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -24,8 +22,7 @@ func init() {
 // the same.
 type FetchDestination struct {
 	answer[Explanation]
-	platforms    []ocispec.Platform
-	allPlatforms bool
+	wanted
 }
 
 // FetchOpt configures a FetchDestination.
@@ -58,12 +55,6 @@ func (d *FetchDestination) Explanation(ctx context.Context) (*Explanation, error
 	return d.receive(ctx)
 }
 
-// Platforms returns the platforms that the client named.
-func (d *FetchDestination) Platforms() []ocispec.Platform { return d.platforms }
-
-// AllPlatforms reports whether every manifest that is stored is asked about.
-func (d *FetchDestination) AllPlatforms() bool { return d.allPlatforms }
-
 // MarshalAny writes the message, and waits for the answer beside it.
 func (d *FetchDestination) MarshalAny(ctx context.Context, sc streaming.StreamCreator) (typeurl.Any, error) {
 	id, err := d.listen(ctx, sc)
@@ -79,12 +70,8 @@ func (d *FetchDestination) UnmarshalAny(ctx context.Context, sg streaming.Stream
 	if err := typeurl.UnmarshalTo(any, &message); err != nil {
 		return err
 	}
-	var err error
-	if d.platforms, err = parseAll(message.Platforms); err != nil {
+	if err := d.read(message.Platforms, message.AllPlatforms); err != nil {
 		return err
-	}
-	if d.allPlatforms = message.AllPlatforms; d.allPlatforms && len(d.platforms) > 0 {
-		return fmt.Errorf("a fetch for all platforms that names some: %w", errdefs.ErrInvalidArgument)
 	}
 	return d.connect(ctx, sg, message.Stream)
 }

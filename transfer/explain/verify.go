@@ -2,11 +2,9 @@ package explain
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/containerd/v2/core/streaming"
 	tplugins "github.com/containerd/containerd/v2/core/transfer/plugins"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,26 +31,19 @@ type Verification struct {
 // is stored and the rules and trusts of now. Nothing is changed, and no registry asked.
 type VerifyDestination struct {
 	answer[Verification]
-	platforms    []ocispec.Platform
-	allPlatforms bool
+	wanted
 }
 
 // NewVerify returns a destination for containerd's client. Without platforms the daemon's own
 // is meant; all judges every manifest that is stored.
-func NewVerify(all bool, wanted ...ocispec.Platform) *VerifyDestination {
-	return &VerifyDestination{answer: newAnswer[Verification](), platforms: wanted, allPlatforms: all}
+func NewVerify(all bool, platforms ...ocispec.Platform) *VerifyDestination {
+	return &VerifyDestination{answer: newAnswer[Verification](), wanted: wanted{platforms: platforms, allPlatforms: all}}
 }
 
 // Verification returns the daemon's answer, after the transfer has succeeded.
 func (d *VerifyDestination) Verification(ctx context.Context) (*Verification, error) {
 	return d.receive(ctx)
 }
-
-// Platforms returns the platforms that the client named.
-func (d *VerifyDestination) Platforms() []ocispec.Platform { return d.platforms }
-
-// AllPlatforms reports whether every manifest that is stored is judged.
-func (d *VerifyDestination) AllPlatforms() bool { return d.allPlatforms }
 
 // MarshalAny writes the message, and waits for the answer beside it.
 func (d *VerifyDestination) MarshalAny(ctx context.Context, sc streaming.StreamCreator) (typeurl.Any, error) {
@@ -69,12 +60,8 @@ func (d *VerifyDestination) UnmarshalAny(ctx context.Context, sg streaming.Strea
 	if err := typeurl.UnmarshalTo(any, &message); err != nil {
 		return err
 	}
-	var err error
-	if d.platforms, err = parseAll(message.Platforms); err != nil {
+	if err := d.read(message.Platforms, message.AllPlatforms); err != nil {
 		return err
-	}
-	if d.allPlatforms = message.AllPlatforms; d.allPlatforms && len(d.platforms) > 0 {
-		return fmt.Errorf("a verification for all platforms that names some: %w", errdefs.ErrInvalidArgument)
 	}
 	return d.connect(ctx, sg, message.Stream)
 }
