@@ -22,16 +22,28 @@ type heard struct {
 	events chan string
 }
 
+// probe is the topic of the events by which listen knows that it is heard.
+const probe = "/referrers/probe"
+
 func listen(t *testing.T, d *daemon.Daemon) *heard {
 	t.Helper()
 	h := &heard{t, make(chan string, 100)}
 	ctx, cancel := context.WithCancel(testContext(t))
 	t.Cleanup(cancel)
-	events, _ := d.Client.EventService().Subscribe(ctx, `topic~="^/referrers/"`)
+	bus := d.Client.EventService()
+	events, _ := bus.Subscribe(ctx, `topic~="^/referrers/"`)
+	subscribed := make(chan struct{}, 1)
 	go func() {
 		for e := range events {
 			if e == nil {
 				return
+			}
+			if e.Topic == probe {
+				select {
+				case subscribed <- struct{}{}:
+				default:
+				}
+				continue
 			}
 			v, err := typeurl.UnmarshalAny(e.Event)
 			if err != nil {
@@ -53,8 +65,19 @@ func listen(t *testing.T, d *daemon.Daemon) *heard {
 			h.events <- text
 		}
 	}()
-	time.Sleep(200 * time.Millisecond) // until the daemon has the subscription
-	return h
+	// A subscription does not say when it holds: it does once it hears itself.
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		if err := bus.Publish(ctx, probe, &api.ReferrerAdded{}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-subscribed:
+			return h
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Fatal("the event bus does not say what is published on it")
+	return nil
 }
 
 // want fails where other events were published since.
