@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 
 	api "github.com/transfer-referrers/transfer-referrers/api/transferreferrers/v1"
+	"github.com/transfer-referrers/transfer-referrers/transfer/verdict"
 )
 
 // line joins the two ends of one stream, as the daemon's streaming service does.
@@ -73,6 +74,26 @@ func TestMessages(t *testing.T) {
 		}
 		answered(&asked.answer, &received.answer)
 	}
+
+	for _, asked := range []*VerifyDestination{NewVerify(false), NewVerify(false, arm), NewVerify(true)} {
+		received := &VerifyDestination{}
+		message, err := asked.MarshalAny(ctx, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := received.UnmarshalAny(ctx, l, message); err != nil {
+			t.Fatal(err)
+		}
+		if received.AllPlatforms() != asked.AllPlatforms() || !slices.Equal(formatAll(received.Platforms()), formatAll(asked.Platforms())) {
+			t.Errorf("asked was for %+v, received %+v", asked, received)
+		}
+		if err := received.Send(&Verification{Image: "example.com/app:v1", Verdict: &verdict.Verdict{Mode: "enforce"}}); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := asked.Verification(ctx); err != nil || v.Image != "example.com/app:v1" || v.Mode != "enforce" {
+			t.Errorf("the client received %+v, %v", v, err)
+		}
+	}
 }
 
 func TestMessagesThatCannotBeMeant(t *testing.T) {
@@ -88,6 +109,13 @@ func TestMessagesThatCannotBeMeant(t *testing.T) {
 		}
 		if err := (&FetchDestination{}).UnmarshalAny(t.Context(), l, message); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+		message, err = typeurl.MarshalAny(&api.VerifyDestination{Platforms: m.Platforms, AllPlatforms: m.AllPlatforms})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (&VerifyDestination{}).UnmarshalAny(t.Context(), l, message); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s, of verify: %v", name, err)
 		}
 	}
 }
